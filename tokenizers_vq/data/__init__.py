@@ -1,0 +1,1 @@
+"""Data sets: plain torch datasets whose items are signals in [-1, 1]."""

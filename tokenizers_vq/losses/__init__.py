@@ -1,0 +1,1 @@
+"""Training objectives: named terms times weights."""

@@ -1,0 +1,1 @@
+"""Measurements of reconstructions and codes, one file each."""

@@ -1,0 +1,1 @@
+"""Quantizer heads, one file each; see ``registry.QUANTIZERS`` for their names."""

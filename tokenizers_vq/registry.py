@@ -1,0 +1,107 @@
+"""Every part that a published config can name: literal tables ``name -> "module:Class"``.
+
+The same word is the registry key, the file stem, the config stem and the test stem, so
+``git grep -w fsq`` finds all of it. A third party adds a part with one line,
+``QUANTIZERS["mine"] = "my_package:Mine"``.
+"""
+
+import inspect
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from tokenizers_vq.errors import ConfigError, unknown_name, unknown_option
+
+QUANTIZERS = {
+    "bsq": "tokenizers_vq.quantizers.bsq:BSQ",
+    "ecsq": "tokenizers_vq.quantizers.ecsq:ECSQ",
+    "factorized": "tokenizers_vq.quantizers.factorized:FactorizedVQ",
+    "fsq": "tokenizers_vq.quantizers.fsq:FSQ",
+    "grouped": "tokenizers_vq.quantizers.grouped:Grouped",
+    "lfq": "tokenizers_vq.quantizers.lfq:LFQ",
+    "residual": "tokenizers_vq.quantizers.residual:Residual",
+    "simvq": "tokenizers_vq.quantizers.simvq:SimVQ",
+    "vq": "tokenizers_vq.quantizers.vq:VectorQuantizer",
+}
+ENCODERS = {"cnn2d": "tokenizers_vq.backbones.cnn2d:CNN2dEncoder"}
+DECODERS = {"cnn2d": "tokenizers_vq.backbones.cnn2d:CNN2dDecoder"}
+METRICS: dict[str, str] = {}
+DISCRIMINATORS = {"patchgan": "tokenizers_vq.discriminators.patchgan:PatchGAN"}
+
+TABLES = {
+    "quantizer": QUANTIZERS,
+    "encoder": ENCODERS,
+    "decoder": DECODERS,
+    "metric": METRICS,
+    "discriminator": DISCRIMINATORS,
+}
+
+
+def names(kind: str) -> list[str]:
+    """Return the sorted names of one kind: quantizer, encoder, decoder, metric, discriminator."""
+    return sorted(TABLES[kind])
+
+
+def resolve(kind: str, name: str) -> type:
+    """Import and return the class that ``name`` stands for.
+
+    Raises:
+        ConfigError: no part of that kind has the name.
+    """
+    table = TABLES[kind]
+    if name not in table:
+        raise unknown_name(kind, name, table)
+    module, _, attribute = table[name].partition(":")
+    return getattr(import_module(module), attribute)  # type: ignore[no-any-return]
+
+
+def build(kind: str, config: Mapping[str, Any], **shared: Any) -> Any:
+    """Build the part that ``config`` describes.
+
+    Parts nest as data: an option whose value is a mapping with a ``name``, a list of such, or
+    ``{repeat: n, of: {...}}`` is built first. The class that nests says in the static method
+    ``inner_dim(dim, count)`` which width its ``count`` inner parts get when they name none.
+
+    Args:
+        kind: which table ``config["name"]`` is looked up in.
+        config: plain data: ``name`` and the options of that class.
+        **shared: options that all parts of a tokenizer share (``dim``, ``signal``); given to the
+            class if it takes them and the config does not say otherwise.
+
+    Raises:
+        ConfigError: the name or an option does not exist, or a required option is missing.
+    """
+    if not isinstance(config, Mapping) or "name" not in config:
+        raise ConfigError(f"{kind}: expected a mapping with a 'name'; got {config!r:.80}.")
+    options = {key: value for key, value in config.items() if key != "name"}
+    name = str(config["name"])
+    cls = resolve(kind, name)
+    takes = inspect.signature(cls).parameters
+    for option in options:
+        if option not in takes:
+            raise unknown_option(kind, name, option, takes)
+    options |= {key: value for key, value in shared.items() if key in takes and key not in options}
+    required = [key for key, p in takes.items() if p.default is inspect.Parameter.empty]
+    missing = [key for key in required if key not in options]
+    if missing:
+        raise ConfigError(f"{kind} '{name}': missing option {', '.join(missing)}.")
+    for option, value in options.items():
+        inner = _inner_configs(value)
+        if inner is not None:
+            width = options.get("code_dim") or options.get("dim")
+            dim = {} if width is None else {"dim": cls.inner_dim(width, len(inner))}  # type: ignore[attr-defined]
+            options[option] = [build(kind, one, **{**shared, **dim}) for one in inner]
+    return cls(**options)
+
+
+def _inner_configs(value: Any) -> list[Mapping[str, Any]] | None:
+    """Return the configs of the parts that ``value`` nests, or None if it is an ordinary option."""
+    if isinstance(value, Mapping) and set(value) == {"repeat", "of"}:
+        return [value["of"]] * int(value["repeat"])
+    if isinstance(value, list) and value and all(_names_a_part(item) for item in value):
+        return value
+    return [value] if _names_a_part(value) else None
+
+
+def _names_a_part(value: Any) -> bool:
+    return isinstance(value, Mapping) and "name" in value

@@ -1,0 +1,120 @@
+"""The values that rooms hand to each other: frozen dataclasses without behaviour beyond views."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What a quantizer returns.
+
+    Attributes:
+        z_q: ``(B, *grid, D)``, what the decoder eats; gradients flow through it to the encoder.
+        indices: ``(B, *grid, K)`` int64; -1 at masked or dropped positions.
+        loss: ``()`` float32, the weighted sum of the terms; a fresh tensor at every call.
+        terms: unweighted means for logging, e.g. ``{"commitment": ...}``.
+    """
+
+    z_q: Tensor
+    indices: Tensor
+    loss: Tensor
+    terms: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What ``Tokenizer.forward`` returns.
+
+    Attributes:
+        x_hat: the decoded signal, of the input's shape, not clamped.
+        z: ``(B, *grid, D)``, the encoder's output.
+        quantized: what the quantizer made of ``z``.
+    """
+
+    x_hat: Tensor
+    z: Tensor
+    quantized: Quantized
+
+
+@dataclass(frozen=True)
+class SignalSpec:
+    """What the numbers of a signal mean; saved in ``config.json``.
+
+    Attributes:
+        kind: the modality; it fixes the number of sample axes (image 2, video 3, audio 1, volume 3).
+        channels: size of axis 1 of the signal.
+        value_range: smallest and largest value of a sample.
+        sample_rate: Hz, audio only.
+        frame_rate: Hz, video only.
+    """
+
+    kind: Literal["image", "video", "audio", "volume"]
+    channels: int = 3
+    value_range: tuple[float, float] = (-1.0, 1.0)
+    sample_rate: int | None = None
+    frame_rate: float | None = None
+
+    @property
+    def axes(self) -> int:
+        """Number of sample axes after batch and channels."""
+        return {"image": 2, "video": 3, "audio": 1, "volume": 3}[self.kind]
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What ``Tokenizer.encode`` returns: everything ``decode`` needs, nothing else.
+
+    Attributes:
+        indices: ``(B, *grid, K)`` int64.
+        shape: samples per axis of the original signal, for the exact crop.
+        codebook_sizes: the K codebook sizes.
+        model: ``name@hash`` of the tokenizer that made the codes.
+    """
+
+    indices: Tensor
+    shape: tuple[int, ...]
+    codebook_sizes: tuple[int, ...]
+    model: str = ""
+
+    @property
+    def tokens(self) -> Tensor:
+        """``(B, N)`` int64 for a language model: codebook k is shifted by the sizes before it."""
+        starts = [sum(self.codebook_sizes[:k]) for k in range(len(self.codebook_sizes))]
+        offsets = torch.tensor(starts, device=self.indices.device)
+        return (self.indices + offsets).flatten(1)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of different values in ``tokens``."""
+        return sum(self.codebook_sizes)
+
+    @property
+    def bits(self) -> float:
+        """Bits of one item at fixed length: positions x sum(log2 of the codebook sizes)."""
+        positions = math.prod(self.indices.shape[1:-1])
+        return positions * sum(math.log2(size) for size in self.codebook_sizes)
+
+    @property
+    def bpp(self) -> float:
+        """Bits per sample position of one item (per pixel for an image) at fixed length."""
+        return self.bits / math.prod(self.shape)
+
+    def save(self, path: str | Path, prior: object = None) -> int:
+        """Write a ``.tok`` file and return its size in bytes; see ``bitstream.write_tok``."""
+        from tokenizers_vq.bitstream import write_tok
+
+        return write_tok(path, self, prior)
+
+    @classmethod
+    def load(cls, path: str | Path, prior: object = None) -> Codes:
+        """Read a ``.tok`` file; see ``bitstream.read_tok``."""
+        from tokenizers_vq.bitstream import read_tok
+
+        return read_tok(path, prior)
