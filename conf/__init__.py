@@ -1,0 +1,1 @@
+"""The Hydra configuration tree; installed as ``tokenizers_vq.conf``."""

@@ -1,0 +1,241 @@
+"""A tokenizer: an encoder, a quantizer and a decoder behind two verbs, ``encode`` and ``decode``."""
+
+import hashlib
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor, nn
+
+from tokenizers_vq.backbones.base import Decoder, Encoder
+from tokenizers_vq.bitstream import CountPrior, from_bytes, to_bytes
+from tokenizers_vq.errors import ConfigError, ShapeError, check_indices, check_shape
+from tokenizers_vq.functional.framing import crop, pad_to_stride
+from tokenizers_vq.quantizers.base import Quantizer
+from tokenizers_vq.registry import build
+from tokenizers_vq.types import Codes, Reconstruction, SignalSpec
+
+PARTS = ("signal", "dim", "encoder", "quantizer", "decoder")
+
+
+class Tokenizer(nn.Module):
+    """Signals to integers and back.
+
+    Args:
+        encoder: signal ``(B, C, *S)`` to latents ``(B, *grid, D)``.
+        quantizer: latents to indices ``(B, *grid, K)`` and back.
+        decoder: latents to a signal.
+        config: the plain data the three were built from; saved as ``config.json``.
+        name: ``arch.tag``, part of ``Codes.model``.
+        prior: symbol statistics for the entropy coder; without one ``.tok`` files are fixed-width.
+
+    Raises:
+        ConfigError: the three parts disagree about the latent width or the stride.
+    """
+
+    encoder: Encoder
+    quantizer: Quantizer
+    decoder: Decoder
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        quantizer: Quantizer,
+        decoder: Decoder,
+        config: Mapping[str, Any] | None = None,
+        *,
+        name: str = "unnamed",
+        prior: CountPrior | None = None,
+    ):
+        super().__init__()
+        widths = (encoder.dim, quantizer.dim, decoder.dim)
+        if len(set(widths)) != 1 or encoder.stride != decoder.stride:
+            raise ConfigError(
+                f"Tokenizer: expected one latent width and one stride; got widths {widths} and "
+                f"strides {encoder.stride}, {decoder.stride} of encoder, quantizer, decoder."
+            )
+        self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder
+        self.config = dict(config or {})
+        self.name = name
+        self.prior = prior
+        self.file_sha256: str | None = None  # set by the hub when the weights come from a file
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], name: str = "unnamed") -> Self:
+        """Build an untrained tokenizer from plain data.
+
+        Args:
+            config: mappings ``signal``, ``encoder``, ``quantizer``, ``decoder`` and the latent
+                width ``dim``; names are those of ``registry``.
+            name: ``arch.tag`` of the result.
+
+        Raises:
+            ConfigError: a part, name or option is missing or unknown.
+        """
+        missing = [part for part in PARTS if part not in config]
+        if missing:
+            raise ConfigError(
+                f"Tokenizer: expected a config with {', '.join(PARTS)}; {', '.join(missing)} missing."
+            )
+        signal = SignalSpec(**config["signal"])
+        shared = {"dim": int(config["dim"]), "signal": signal}
+        encoder = build("encoder", config["encoder"], **shared)
+        quantizer = build("quantizer", config["quantizer"], **shared)
+        decoder = build("decoder", config["decoder"], **shared)
+        return cls(encoder, quantizer, decoder, {part: config[part] for part in PARTS}, name=name)
+
+    @property
+    def signal(self) -> SignalSpec:
+        """What the numbers of this tokenizer's signals mean."""
+        return self.encoder.signal
+
+    @property
+    def stride(self) -> tuple[int, ...]:
+        """Input samples per latent position, per axis."""
+        return self.encoder.stride
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the weights: of the file they came from, else of the weights as they are."""
+        if self.file_sha256 is not None:
+            return self.file_sha256
+        state = {key: value.detach().cpu().contiguous() for key, value in self.state_dict().items()}
+        return hashlib.sha256(safetensors_bytes(state)).hexdigest()
+
+    @property
+    def model_id(self) -> str:
+        """``name@hash``, what ``Codes`` carry to tell their maker."""
+        return f"{self.name}@{self.sha256[:8]}"
+
+    def forward(self, x: Tensor) -> Reconstruction:
+        """Encode, quantize and decode with gradients, for training.
+
+        Args:
+            x: ``(B, C, *S)`` float in the signal's range; any size, padded and cropped inside.
+        """
+        z = self.encoder(pad_to_stride(x, self.stride))  # (B, *grid, D)
+        quantized = self.quantizer(z)
+        x_hat = crop(self.decoder(quantized.z_q), tuple(x.shape[2:]))
+        return Reconstruction(x_hat, z, quantized)
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Codes:
+        """Turn signals into integers.
+
+        Args:
+            x: ``(B, C, *S)``, float in the signal's range, or uint8 for 0..255.
+
+        Returns:
+            Codes with indices ``(B, *grid, K)`` int64 and what ``decode`` needs for the exact size.
+
+        Raises:
+            ShapeError: wrong rank or channels, an empty axis, or values outside the range.
+        """
+        x = self._check_signal(x)
+        indices = self.quantizer.encode(self.encoder(pad_to_stride(x, self.stride)))
+        sizes = self.quantizer.codebook_sizes
+        return Codes(indices, tuple(x.shape[2:]), sizes, self.model_id)
+
+    @torch.no_grad()
+    def decode(
+        self, codes: Codes | Tensor, num_codebooks: int | None = None, *, raw: bool = False
+    ) -> Tensor:
+        """Turn integers back into signals.
+
+        Args:
+            codes: what ``encode`` returned, or bare indices ``(B, *grid, K)`` int64.
+            num_codebooks: decode only the first codebooks (residual heads).
+            raw: do not clamp to the signal's range.
+
+        Returns:
+            ``(B, C, *S)`` of exactly the size that was encoded.
+
+        Raises:
+            ShapeError: indices of another rank, dtype or range.
+        """
+        indices, shape = self._check_codes(codes)
+        if num_codebooks is not None:
+            indices = indices[..., :num_codebooks]
+        x_hat = crop(self.decoder(self.quantizer.decode(indices)), shape)
+        low, high = self.signal.value_range
+        return x_hat if raw else x_hat.clamp(low, high)
+
+    def compress(self, x: Tensor) -> bytes:
+        """Return the bytes of a ``.tok`` file for ``x (B, C, *S)``."""
+        return to_bytes(self.encode(x), self.prior)
+
+    def decompress(self, data: bytes) -> Tensor:
+        """Return the signals ``(B, C, *S)`` of a ``.tok`` file's bytes."""
+        return self.decode(from_bytes(data, self.prior))
+
+    def save(self, folder: str | Path, **options: Any) -> Path:
+        """Write ``config.json`` and the weights to ``folder``; see ``hub.save``."""
+        from tokenizers_vq.hub import save
+
+        return save(self, folder, **options)
+
+    def _check_signal(self, x: Tensor) -> Tensor:
+        axes = {1: "T", 2: "H W", 3: "T H W"}[self.signal.axes]
+        hint = "Signals are channels first, with a batch axis; add one with x[None]."
+        check_shape(x, f"B {self.signal.channels} {axes}", "encode", hint)
+        if 0 in x.shape[2:]:
+            raise ShapeError(f"encode: expected at least 1 sample per axis; got {tuple(x.shape)}.")
+        low, high = self.signal.value_range
+        if x.dtype == torch.uint8:
+            return x.to(self._dtype) * ((high - low) / 255) + low
+        if not x.is_floating_point():
+            raise ShapeError(f"encode: expected a float or uint8 signal; got {x.dtype}.")
+        slack = 0.01 * (high - low)
+        if x.numel() and (float(x.min()) < low - slack or float(x.max()) > high + slack):
+            raise ShapeError(
+                f"encode: expected values in [{low:g}, {high:g}]; got {float(x.min()):.3g} to "
+                f"{float(x.max()):.3g}. Rescale, or pass uint8 for 0..255."
+            )
+        return x.to(self._dtype)
+
+    def _check_codes(self, codes: Codes | Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        sizes = self.quantizer.codebook_sizes
+        if isinstance(codes, Codes):
+            if codes.codebook_sizes != sizes:
+                raise ShapeError(
+                    f"decode: expected codes of codebooks {_short(sizes)}; got "
+                    f"{_short(codes.codebook_sizes)}, made by '{codes.model}'. "
+                    f"Decode them with that tokenizer; this is '{self.model_id}'."
+                )
+            if codes.model and codes.model != self.model_id:
+                warnings.warn(
+                    f"decode: these codes were made by '{codes.model}'; this is '{self.model_id}'.",
+                    stacklevel=3,
+                )
+            indices, shape = codes.indices, codes.shape
+        else:
+            indices = codes
+            shape = tuple(n * s for n, s in zip(codes.shape[1:-1], self.stride, strict=False))
+        if indices.ndim != self.signal.axes + 2:
+            raise ShapeError(
+                f"decode: expected indices of shape (B, *grid, {len(sizes)}) with "
+                f"{self.signal.axes} grid axes; got {tuple(indices.shape)}."
+            )
+        check_indices(indices, sizes, "decode")
+        return indices.to(self._device), shape
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.decoder.parameters()).dtype
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.decoder.parameters()).device
+
+    def extra_repr(self) -> str:
+        """Name, stride and bits per position."""
+        bits = sum(math.log2(size) for size in self.quantizer.codebook_sizes)
+        return f"{self.name}, stride={self.stride}, bits_per_position={bits:.2f}"
+
+
+def _short(sizes: tuple[int, ...]) -> str:
+    return str(sizes) if len(sizes) <= 4 else f"{len(sizes)} x {sizes[0]}.."
