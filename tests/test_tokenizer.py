@@ -128,7 +128,8 @@ def test_a_config_with_a_part_missing_is_refused(tiny_config):
     with pytest.raises(ConfigError) as error:
         Tokenizer.from_config(tiny_config)
     assert str(error.value) == (
-        "Tokenizer: expected a config with signal, dim, encoder, quantizer, decoder; decoder missing."
+        "Tokenizer: expected a config with signal, dim, encoder, quantizer, decoder; "
+        "decoder missing."
     )
 
 

@@ -142,7 +142,7 @@ def push(folder: str | Path, repo: str, *, private: bool = False) -> str:
 
 
 def list_pretrained(pattern: str = "*") -> list[str]:
-    """Return the names that ``load`` knows, sorted; ``pattern`` is a shell pattern like ``*fsq*``."""
+    """Return the names that ``load`` knows, sorted, as far as they match a shell ``pattern``."""
     return sorted(name for name in _pretrained() if fnmatch(name, pattern))
 
 

@@ -1,4 +1,4 @@
-"""A tokenizer: an encoder, a quantizer and a decoder behind two verbs, ``encode`` and ``decode``."""
+"""A tokenizer: encoder, quantizer and decoder behind two verbs, ``encode`` and ``decode``."""
 
 import hashlib
 import math
@@ -79,7 +79,8 @@ class Tokenizer(nn.Module):
         missing = [part for part in PARTS if part not in config]
         if missing:
             raise ConfigError(
-                f"Tokenizer: expected a config with {', '.join(PARTS)}; {', '.join(missing)} missing."
+                f"Tokenizer: expected a config with {', '.join(PARTS)}; "
+                f"{', '.join(missing)} missing."
             )
         signal = SignalSpec(**config["signal"])
         shared = {"dim": int(config["dim"]), "signal": signal}
@@ -100,7 +101,7 @@ class Tokenizer(nn.Module):
 
     @property
     def sha256(self) -> str:
-        """Hex digest of the weights: of the file they came from, else of the weights as they are."""
+        """Hex digest of the weights: of the file they came from, else of what they are now."""
         if self.file_sha256 is not None:
             return self.file_sha256
         state = {key: value.detach().cpu().contiguous() for key, value in self.state_dict().items()}
