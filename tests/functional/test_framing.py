@@ -9,12 +9,12 @@ def first_line(error) -> str:
     return str(error.value).splitlines()[0]
 
 
-@pytest.mark.parametrize("length", range(1, 40))
 @pytest.mark.parametrize("stride", [1, 2, 7, 8, 16])
-def test_lengths_are_the_smallest_that_hold_the_signal(length, stride):
-    (positions,) = grid_shape((length,), (stride,))
-    assert positions * stride >= length > (positions - 1) * stride
-    assert padded_shape((length,), (stride,)) == (positions * stride,)
+def test_lengths_are_the_smallest_that_hold_the_signal(stride):
+    for length in range(1, 40):
+        (positions,) = grid_shape((length,), (stride,))
+        assert positions * stride >= length > (positions - 1) * stride
+        assert padded_shape((length,), (stride,)) == (positions * stride,)
 
 
 @pytest.mark.parametrize("shape", [(1,), (17,), (1, 1), (5, 33), (16, 16), (1, 3, 9)])
