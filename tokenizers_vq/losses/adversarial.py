@@ -1,0 +1,250 @@
+"""Adversarial losses, their regularisers, and the weight that balances them.
+
+Logits are maps ``(B, 1, *S)``; positive means "real". Every loss is a ``()`` float32 mean.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.functional import relu, softplus
+
+from tokenizers_vq.errors import ConfigError, unknown_name
+
+
+def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """Return ``(mean relu(1 - real) + mean relu(1 + fake)) / 2``.
+
+    Lim and Ye, Geometric GAN, 2017, https://arxiv.org/abs/1705.02894, eq. 21; halved as in VQGAN.
+    """
+    return 0.5 * (relu(1 - real).mean() + relu(1 + fake).mean())
+
+
+def vanilla_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """Return ``(mean softplus(-real) + mean softplus(fake)) / 2``, the cross entropy per logit.
+
+    Goodfellow et al., Generative Adversarial Nets, 2014, https://arxiv.org/abs/1406.2661, eq. 1.
+    """
+    return 0.5 * (softplus(-real).mean() + softplus(fake).mean())
+
+
+def non_saturating_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """Return the cross entropy of the mean logit per item, the sum of real and fake.
+
+    As trained in Open-MAGVIT2, https://arxiv.org/abs/2409.04410: the map is averaged first, and
+    the two halves are summed. Real items have target 1, fake ones 0.
+    """
+    return softplus(-_per_item(real)).mean() + softplus(_per_item(fake)).mean()
+
+
+def lsgan_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """Return ``(mean (real - 1)^2 + mean fake^2) / 2``.
+
+    Mao et al., Least Squares GAN, 2017, https://arxiv.org/abs/1611.04076, eq. 9.
+    """
+    return 0.5 * ((real - 1).square().mean() + fake.square().mean())
+
+
+def linear_generator(fake: Tensor) -> Tensor:
+    """Return ``-mean fake``, the generator's side of the hinge loss."""
+    return -fake.mean()
+
+
+def softplus_generator(fake: Tensor) -> Tensor:
+    """Return ``mean softplus(-fake)``, the non-saturating loss per logit."""
+    return softplus(-fake).mean()
+
+
+def non_saturating_generator(fake: Tensor) -> Tensor:
+    """Return the cross entropy of the mean logit per item with target 1 (real)."""
+    return softplus(-_per_item(fake)).mean()
+
+
+def lsgan_generator(fake: Tensor) -> Tensor:
+    """Return ``mean (fake - 1)^2 / 2``, Mao et al. 2017, eq. 9."""
+    return 0.5 * (fake - 1).square().mean()
+
+
+DISCRIMINATOR: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "hinge": hinge_discriminator,
+    "vanilla": vanilla_discriminator,
+    "non_saturating": non_saturating_discriminator,
+    "lsgan": lsgan_discriminator,
+}
+GENERATOR: dict[str, Callable[[Tensor], Tensor]] = {
+    "linear": linear_generator,
+    "softplus": softplus_generator,
+    "non_saturating": non_saturating_generator,
+    "lsgan": lsgan_generator,
+}
+# which generator loss goes with a discriminator loss when the config names none
+PAIRS = {
+    "hinge": "linear",
+    "vanilla": "softplus",
+    "non_saturating": "non_saturating",
+    "lsgan": "lsgan",
+}
+
+
+@dataclass(frozen=True)
+class Adversarial:
+    """How the two sides play.
+
+    Attributes:
+        loss: of the discriminator: ``hinge``, ``vanilla``, ``non_saturating`` or ``lsgan``.
+        generator_loss: ``linear``, ``softplus``, ``non_saturating`` or ``lsgan``; default the one
+            that goes with ``loss``.
+        start: optimizer step from which the generator feels the discriminator.
+        discriminator_start: optimizer step from which the discriminator learns; earlier than
+            ``start``, so that it knows something when the generator begins to listen.
+        adaptive: multiply the generator's weight by ``adaptive_weight``.
+        adaptive_eps: its ``eps``.
+        adaptive_limits: its smallest and largest value.
+        lecam: form of LeCAM, ``logits`` or ``means``.
+        lecam_decay: of its moving averages.
+        r1_every: steps between two R1 penalties; each counts that many times.
+
+    Raises:
+        ConfigError: a name does not exist, or a number is outside its range.
+    """
+
+    loss: str = "hinge"
+    generator_loss: str | None = None
+    start: int = 0
+    discriminator_start: int = 0
+    adaptive: bool = False
+    adaptive_eps: float = 1e-4
+    adaptive_limits: tuple[float, float] = (0.0, 1e4)
+    lecam: str = "logits"
+    lecam_decay: float = 0.999
+    r1_every: int = 16
+
+    def __post_init__(self) -> None:
+        if self.loss not in DISCRIMINATOR:
+            raise unknown_name("adversarial loss", self.loss, DISCRIMINATOR)
+        if self.generator_loss is not None and self.generator_loss not in GENERATOR:
+            raise unknown_name("generator loss", self.generator_loss, GENERATOR)
+        if min(self.start, self.discriminator_start) < 0 or self.r1_every < 1:
+            raise ConfigError(
+                "Adversarial: expected start steps from 0 and r1_every from 1; got start "
+                f"{self.start}, discriminator_start {self.discriminator_start}, r1_every "
+                f"{self.r1_every}. Correct the objective config."
+            )
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return the discriminator's loss for logits of real and reconstructed signals."""
+        return DISCRIMINATOR[self.loss](real, fake)
+
+    def generator(self, fake: Tensor) -> Tensor:
+        """Return the generator's loss for logits of reconstructed signals."""
+        return GENERATOR[self.generator_loss or PAIRS[self.loss]](fake)
+
+
+class LeCAM(nn.Module):
+    """Pull the logits of one kind towards a moving average of the other: less overfitting.
+
+    Tseng et al., Regularizing Generative Adversarial Networks under Limited Data, 2021,
+    https://arxiv.org/abs/2104.03310, eq. 4, in its two forms in use, which differ tenfold and more:
+    ``logits`` squares each logit's distance and moves the averages first (Open-MAGVIT2, weight
+    0.05); ``means`` squares the distance of batch means and moves them last (MaskBit, weight
+    0.001). Differs from the paper: the distance is clipped below at 0, as in both codes.
+
+    Args:
+        form: ``logits`` or ``means``.
+        decay: of the moving averages, which start at 0.
+
+    Raises:
+        ConfigError: another form.
+    """
+
+    real: Tensor
+    fake: Tensor
+
+    def __init__(self, form: str = "logits", decay: float = 0.999):
+        super().__init__()
+        if form not in ("logits", "means"):
+            raise unknown_name("LeCAM form", form, ("logits", "means"))
+        self.form = form
+        self.decay = decay
+        self.register_buffer("real", torch.zeros(()))
+        self.register_buffer("fake", torch.zeros(()))
+
+    def forward(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return the penalty and move the averages; call it once per discriminator step.
+
+        Args:
+            real: logits ``(B, 1, *S)`` of the signals.
+            fake: logits of the reconstructions.
+        """
+        means = mean_over_ranks(torch.stack([real.detach().mean(), fake.detach().mean()]))
+        if self.form == "logits":
+            self._move(means)
+        else:
+            real, fake = real.mean(), fake.mean()
+        penalty = relu(real - self.fake).square().mean() + relu(self.real - fake).square().mean()
+        if self.form == "means":
+            self._move(means)
+        return penalty
+
+    def _move(self, means: Tensor) -> None:
+        self.real.lerp_(means[0], 1 - self.decay)
+        self.fake.lerp_(means[1], 1 - self.decay)
+
+
+def r1(discriminator: nn.Module, x: Tensor) -> Tensor:
+    """Return ``mean |grad_x D(x)|^2 / 2`` at real signals, with gradients for D's weights.
+
+    Mescheder et al., Which Training Methods for GANs do actually Converge?, 2018,
+    https://arxiv.org/abs/1801.04406, eq. 9 without gamma.
+
+    Args:
+        discriminator: maps ``(B, C, *S)`` to logits.
+        x: real signals ``(B, C, *S)``.
+    """
+    x = x.detach().float().requires_grad_()
+    with torch.autocast(x.device.type, enabled=False):  # second derivatives want float32
+        logits = discriminator(x)
+    (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    return 0.5 * gradient.square().flatten(1).sum(1).mean()
+
+
+def adaptive_weight(
+    main: Tensor,
+    adversarial: Tensor,
+    last_layer: Tensor,
+    eps: float = 1e-4,
+    limits: tuple[float, float] = (0.0, 1e4),
+) -> Tensor:
+    """Return ``|d main / d W| / (|d adversarial / d W| + eps)``, clamped and detached.
+
+    Esser et al., Taming Transformers, 2021, https://arxiv.org/abs/2012.09841, eq. 7, W being the
+    decoder's last layer. Gradients are averaged over ranks first, so that every rank gets the
+    weight of the joined batch.
+
+    Args:
+        main: reconstruction plus perceptual loss ``()``, weighted.
+        adversarial: the generator's adversarial loss ``()``.
+        last_layer: the weight W.
+        eps: keeps the division finite.
+        limits: smallest and largest weight.
+    """
+    norms = []
+    for loss in (main, adversarial):
+        (gradient,) = torch.autograd.grad(loss, last_layer, retain_graph=True)
+        norms.append(mean_over_ranks(gradient.float()).norm())
+    return (norms[0] / (norms[1] + eps)).clamp(*limits).detach()
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """Return the mean of ``value`` (any shape) over all processes; without gradient."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    mean = value / dist.get_world_size()
+    dist.all_reduce(mean)
+    return mean
+
+
+def _per_item(logits: Tensor) -> Tensor:
+    return logits.flatten(1).mean(1)  # (B, 1, *S) -> (B,)
