@@ -25,7 +25,12 @@ QUANTIZERS = {
 }
 ENCODERS = {"cnn2d": "tokenizers_vq.backbones.cnn2d:CNN2dEncoder"}
 DECODERS = {"cnn2d": "tokenizers_vq.backbones.cnn2d:CNN2dDecoder"}
-METRICS: dict[str, str] = {}
+METRICS = {
+    "codebook": "tokenizers_vq.metrics.codebook:Codebook",
+    "fidelity": "tokenizers_vq.metrics.fidelity:Fidelity",
+    "perceptual": "tokenizers_vq.metrics.perceptual:Perceptual",
+    "similarity": "tokenizers_vq.metrics.similarity:Similarity",
+}
 DISCRIMINATORS = {"patchgan": "tokenizers_vq.discriminators.patchgan:PatchGAN"}
 
 TABLES = {
