@@ -89,7 +89,7 @@ def _checked(field: str, hint: Any, value: Any) -> Any:
     if get_origin(hint) is tuple and isinstance(value, Sequence) and not isinstance(value, str):
         return tuple(value)
     if not isinstance(hint, type) or not isinstance(value, hint):
-        kind = getattr(hint, "__name__", str(hint))
+        kind = "list" if get_origin(hint) is tuple else hint.__name__
         raise ConfigError(
             f"cnn2d {field}: expected a value of type {kind}; got {value!r}. "
             "Correct the backbone config."
