@@ -1,0 +1,80 @@
+"""Sums over the ranks of a run, decided at the moment of the call.
+
+Lightning builds modules before it starts the process group, so nothing here is decided earlier.
+Without a process group, or with one rank, every function returns its input.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+
+def world_size() -> int:
+    """Return the number of ranks that take part right now; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def sum_over_ranks(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Return the sums over all ranks of float32 tensors, in one fused reduction, without gradient.
+
+    Every rank has to call it with the same shapes, with zeros where it has nothing to add.
+    """
+    if world_size() == 1:
+        return tensors
+    fused = torch.cat([tensor.detach().float().flatten() for tensor in tensors])
+    dist.all_reduce(fused)
+    parts = torch.split(fused, [tensor.numel() for tensor in tensors])
+    return tuple(part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True))
+
+
+def total_over_ranks(x: Tensor) -> Tensor:
+    """Return the sum of ``x`` over all ranks, with gradient.
+
+    For losses that every rank computes from the same total. Their gradient with respect to the
+    total is the same on each rank, so its sum over ranks is the local one times the number of
+    ranks, and the mean that data-parallel training takes afterwards gives the gradient of one
+    process with the joined batch. No communication is needed on the way back.
+    """
+    if world_size() == 1:
+        return x
+    total: Tensor = _Total.apply(x)
+    return total
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0] * world_size()
+
+
+def gather_rows(rows: Tensor, limit: int) -> Tensor:
+    """Return the rows of all ranks in rank order, the same tensor on every rank.
+
+    Args:
+        rows: ``(n, d)`` float32; every rank has its own ``n``, also 0.
+        limit: at most this many rows of each rank take part, evenly spaced.
+
+    Returns:
+        ``(m, d)``, ``m`` at most ``limit`` times the number of ranks.
+    """
+    if rows.shape[0] > limit:
+        picks = torch.linspace(0, rows.shape[0] - 1, limit, device=rows.device)
+        rows = rows[picks.round().long()]
+    if world_size() == 1:
+        return rows
+    counts = torch.zeros(world_size(), device=rows.device)
+    counts[dist.get_rank()] = rows.shape[0]
+    dist.all_reduce(counts)
+    sizes = [int(count) for count in counts]
+    pool = rows.new_zeros(len(sizes), max(sizes), rows.shape[1])
+    pool[dist.get_rank(), : rows.shape[0]] = rows
+    dist.all_reduce(pool)
+    return torch.cat([pool[rank, :size] for rank, size in enumerate(sizes)])

@@ -1,0 +1,59 @@
+"""Nearest codeword in plain torch: the answer every compiled op has to give."""
+
+import torch
+from torch import Tensor
+
+CHUNK = 2**21  # scores held at a time: 8 MiB of float32, which stays in a CPU's last cache
+GRAPH_COLUMNS = 4096  # codes per block in a traced graph, where the rows may be dynamic
+
+
+@torch.no_grad()
+def nearest_code(x: Tensor, codebook: Tensor, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
+    """Return the squared distance to the nearest code and its index, for every row.
+
+    Maximises ``x . e - |e|^2 / 2``. The length of ``x`` is the same for all codes and would only
+    cost digits; the square root would too. Works in float32 whatever the inputs are; equal scores
+    give the lowest index. Codes that are not finite are never chosen; a row that is not finite
+    gets some index in range.
+
+    Args:
+        x: ``(N, d)``, any number of rows, also none.
+        codebook: ``(K, d)``, at least one row.
+        chunk: at most this many scores exist at a time.
+
+    Returns:
+        Squared distances ``(N,)`` float32 and indices ``(N,)`` int64.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        x, codes = x.float(), codebook.float()
+        half = 0.5 * codes.square().sum(-1)
+        usable = torch.isfinite(half)
+        codes = torch.where(usable[:, None], codes, 0.0)
+        bias = torch.where(usable, -half, -torch.inf)
+        if torch.compiler.is_compiling():
+            index = _search_columns(x, codes, bias)
+        else:
+            index = _search_rows(x, codes, bias, chunk)
+        return (x - codes[index]).square().sum(-1), index
+
+
+def _search_rows(x: Tensor, codes: Tensor, bias: Tensor, chunk: int) -> Tensor:
+    rows = max(1, min(chunk // codes.shape[0], x.shape[0]))
+    scores = x.new_empty(rows, codes.shape[0])  # one buffer: fresh ones fragment the heap
+    index = torch.empty(x.shape[0], dtype=torch.int64, device=x.device)
+    for start in range(0, x.shape[0], rows):
+        part = x[start : start + rows]
+        torch.addmm(bias, part, codes.T, out=scores[: part.shape[0]])
+        torch.argmax(scores[: part.shape[0]], dim=1, out=index[start : start + rows])
+    return index
+
+
+def _search_columns(x: Tensor, codes: Tensor, bias: Tensor) -> Tensor:
+    """Search block by block of codes: a graph with any number of rows has no loop over them."""
+    best, index = torch.addmm(bias[:GRAPH_COLUMNS], x, codes[:GRAPH_COLUMNS].T).max(1)
+    for start in range(GRAPH_COLUMNS, codes.shape[0], GRAPH_COLUMNS):
+        stop = start + GRAPH_COLUMNS
+        score, column = torch.addmm(bias[start:stop], x, codes[start:stop].T).max(1)
+        index = torch.where(score > best, column + start, index)
+        best = torch.maximum(best, score)
+    return index
