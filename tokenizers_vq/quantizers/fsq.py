@@ -1,0 +1,106 @@
+"""Finite scalar quantization.
+
+Reference:
+    Mentzer et al., Finite Scalar Quantization: VQ-VAE Made Simple, 2023,
+    https://arxiv.org/abs/2309.15505, eq. 1-3 and appendix A;
+    Parker et al., Scaling Transformers for Low-Bitrate High-Quality Speech Coding, 2024,
+    https://arxiv.org/abs/2411.19842 (the symmetric grid).
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tokenizers_vq.errors import ConfigError, unknown_name
+from tokenizers_vq.functional.radix import check_radix, pack_digits, unpack_digits
+from tokenizers_vq.functional.straight_through import straight_through
+from tokenizers_vq.quantizers.base import Quantizer
+
+BOUNDS = ("tanh", "symmetric", "clamp")
+SLACK = 1e-3  # lets the outermost levels be reached by finite latents, as in the authors' code
+
+
+class FSQ(Quantizer):
+    """Finite scalar quantization: round each of d bounded channels to a few levels.
+
+    The codebook is the grid of all level combinations, so nothing is learned and nothing can
+    collapse. The first channel changes the index fastest.
+
+    Args:
+        dim: latent width D; None for the number of channels.
+        levels: number of levels per channel; their product is the codebook size.
+        bound: how a channel is bounded. ``"tanh"``: as in the paper; an even number of levels L
+            covers [-1, 1 - 2/L]. ``"symmetric"``: tanh to L levels from -1 to 1. ``"clamp"``: the
+            same levels without tanh, so that a code approximates its latent; for residual stacks.
+
+    Shapes:
+        z (B, *grid, D) -> z_q (B, *grid, D), indices (B, *grid, 1)
+
+    Raises:
+        ConfigError: a level is below 2, or is 2 with the tanh bound (whose two levels would meet
+            at -3.8 instead of 0), or the product of levels reaches 2**63.
+
+    Example:
+        >>> q = FSQ(dim=16, levels=(8, 5, 5, 5))
+        >>> q(torch.zeros(2, 4, 4, 16)).indices.shape
+        torch.Size([2, 4, 4, 1])
+    """
+
+    float32_buffers = ("_half", "_offset", "_shift", "_width", "_top")
+    _half: Tensor
+    _offset: Tensor
+    _shift: Tensor
+    _width: Tensor
+    _top: Tensor
+
+    def __init__(
+        self, dim: int | None = None, *, levels: Sequence[int], bound: str = "tanh"
+    ) -> None:
+        levels = tuple(int(level) for level in levels)
+        if not levels or min(levels) < 2:
+            raise ConfigError(f"FSQ: levels must be at least 2 each; got {levels}.")
+        if bound not in BOUNDS:
+            raise unknown_name("FSQ bound", bound, BOUNDS)
+        if bound == "tanh" and 2 in levels:
+            raise ConfigError(
+                f"FSQ: expected at least 3 levels with bound='tanh'; got {levels}. "
+                "Use bound='symmetric'."
+            )
+        super().__init__(dim, len(levels), (check_radix(levels, "FSQ"),))
+        self.levels = levels
+        self.bound = bound
+        # Half the range, at most half a level beyond the outermost one: (L - 1) * 1e-3 / 2 would
+        # pass it from 1001 levels on, and indices would leave the codebook.
+        half = [(n - 1) / 2 + min(0.5 * (1 - SLACK), (n - 1) * SLACK / 2) for n in levels]
+        offset = [0.5 if n % 2 == 0 else 0.0 for n in levels]
+        shift = [math.atanh(o / h) for o, h in zip(offset, half, strict=True)]
+        width = [float(n // 2) if bound == "tanh" else (n - 1) / 2 for n in levels]
+        top = [n - 1.0 for n in levels]
+        tables = (half, offset, shift, width, top)
+        for name, values in zip(self.float32_buffers, tables, strict=True):
+            self.register_buffer(name, torch.tensor(values), persistent=False)
+
+    def code_indices(self, u: Tensor) -> Tensor:
+        """Return the indices ``(N, 1)`` of ``u (N, d)``."""
+        level = self._scaled(u) + self._width
+        level = torch.round(level) if self.bound == "tanh" else torch.floor(level + 0.5)
+        digits = torch.minimum(level.clamp(min=0), self._top).long()
+        return pack_digits(digits, self.levels)[:, None]
+
+    def code_vectors(self, indices: Tensor) -> Tensor:
+        """Return the codes ``(N, d)`` of ``indices (N, 1)``, within [-1, 1]."""
+        digits = unpack_digits(indices[:, 0], self.levels).float()
+        return (digits - self._width) / self._width
+
+    def surrogate(self, u: Tensor, codes: Tensor) -> Tensor:
+        """Return ``codes`` with the gradient of the bound; of the identity for ``"clamp"``."""
+        smooth = u if self.bound == "clamp" else self._scaled(u) / self._width
+        return straight_through(smooth, codes)
+
+    def _scaled(self, u: Tensor) -> Tensor:
+        """Return the bounded channels in steps of the grid, before rounding."""
+        if self.bound == "tanh":
+            return torch.tanh(u + self._shift) * self._half - self._offset
+        return (u.clamp(-1, 1) if self.bound == "clamp" else torch.tanh(u)) * self._width

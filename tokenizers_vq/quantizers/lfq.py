@@ -1,0 +1,102 @@
+"""Lookup-free quantization: one bit per channel.
+
+Reference:
+    Yu et al., Language Model Beats Diffusion: Tokenizer is Key to Visual Generation, 2023,
+    https://arxiv.org/abs/2310.05737, eq. 3-6.
+    Differs from the paper: the batch entropy is exact at sizes where others use a bound.
+"""
+
+from torch import Tensor
+
+from tokenizers_vq.errors import ConfigError
+from tokenizers_vq.functional.entropy import batch_entropy, sample_entropy
+from tokenizers_vq.functional.radix import pack_bits, unpack_bits
+from tokenizers_vq.quantizers.base import Quantizer, mean_square
+
+MAX_BITS = 62  # one int64 index
+
+
+class LFQ(Quantizer):
+    """Lookup-free quantization: the sign of each channel.
+
+    The loss is ``entropy_weight * (sample - diversity_weight * batch) + commitment_weight *
+    commitment``. The first term makes each latent sure of its code, the second spreads the batch
+    over the codebook; with ``diversity_weight=1`` their difference is negative, as it should be.
+    Nothing is normalised inside: the entropy terms expect latents of about unit scale or below.
+
+    Args:
+        dim: latent width D; None for ``bits``.
+        bits: number of channels d; the codebook has 2**d codes. The first channel is the lowest
+            bit; zero counts as negative.
+        entropy_weight: of both entropy terms; often annealed from three times its final value.
+        diversity_weight: of the batch entropy relative to the sample entropy.
+        commitment_weight: pulls latents to their codes.
+        inverse_temperature: sharpness of the soft assignment in the entropy terms.
+        scale: codes are ``-scale`` and ``+scale``.
+
+    Shapes:
+        z (B, *grid, D) -> z_q (B, *grid, D), indices (B, *grid, 1)
+
+    Terms:
+        ``entropy_sample`` and ``entropy_batch`` in nats; beyond 24 bits the latter is the sum over
+        bits, an upper bound, and is called ``entropy_batch_bound``. ``commitment``.
+
+    Raises:
+        ConfigError: ``bits`` is not in 1..62.
+
+    Example:
+        >>> import torch
+        >>> q = LFQ(dim=32, bits=10)
+        >>> q(torch.zeros(2, 4, 4, 32)).indices.shape
+        torch.Size([2, 4, 4, 1])
+    """
+
+    def __init__(
+        self,
+        dim: int | None = None,
+        *,
+        bits: int,
+        entropy_weight: float = 0.1,
+        diversity_weight: float = 1.0,
+        commitment_weight: float = 0.25,
+        inverse_temperature: float = 100.0,
+        scale: float = 1.0,
+    ) -> None:
+        if not 1 <= bits <= MAX_BITS:
+            raise ConfigError(
+                f"{type(self).__name__}: expected 1 to {MAX_BITS} bits; got {bits}. "
+                "Use a grouped quantizer for more."
+            )
+        super().__init__(dim, bits, (2**bits,))
+        self.entropy_weight = entropy_weight
+        self.diversity_weight = diversity_weight
+        self.commitment_weight = commitment_weight
+        self.inverse_temperature = inverse_temperature
+        self.scale = scale
+
+    def code_indices(self, u: Tensor) -> Tensor:
+        """Return the indices ``(N, 1)`` of the signs of ``u (N, d)``."""
+        return pack_bits(u > 0)[:, None]
+
+    def code_vectors(self, indices: Tensor) -> Tensor:
+        """Return the codes ``(N, d)`` of ``indices (N, 1)``."""
+        return (2 * unpack_bits(indices[:, 0], self.code_dim) - 1).float() * self.scale
+
+    def code_losses(
+        self, u: Tensor, indices: Tensor, codes: Tensor, valid: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return entropy and commitment terms."""
+        logits = 4 * self.scale * self.inverse_temperature * u
+        sample = sample_entropy(logits, valid)
+        batch, exact = batch_entropy(logits, valid)
+        commitment = self._commitment(u, codes, valid)
+        loss = self.entropy_weight * (sample - self.diversity_weight * batch)
+        terms = {
+            "entropy_sample": sample.detach(),
+            "entropy_batch" if exact else "entropy_batch_bound": batch.detach(),
+            "commitment": commitment.detach(),
+        }
+        return loss + self.commitment_weight * commitment, terms
+
+    def _commitment(self, u: Tensor, codes: Tensor, valid: Tensor) -> Tensor:
+        return mean_square(u, codes, valid)
