@@ -1,0 +1,192 @@
+"""The ``.tok`` file: a header of a few bytes (``header``), the coded indices, and a checksum."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tokenizers_vq.bitstream import bitpack
+from tokenizers_vq.bitstream.header import (
+    BATCH,
+    CHECKSUM,
+    ENTROPY,
+    MAX_INDICES,
+    MODEL,
+    PRIOR,
+    VERSION,
+    Header,
+    malformed,
+    read_header,
+    write_header,
+)
+from tokenizers_vq.bitstream.priors import CountPrior
+from tokenizers_vq.bitstream.storage import write_atomically
+from tokenizers_vq.errors import BitstreamError, check_indices, check_shape
+from tokenizers_vq.types import Codes
+
+
+def to_bytes(codes: Codes, prior: object = None) -> bytes:
+    """Return the ``.tok`` file of ``codes``.
+
+    Args:
+        codes: indices ``(B, *grid, K)`` of one item or a batch.
+        prior: a ``CountPrior`` for entropy coding; without one the length is fixed, log2 of each
+            codebook size per index. A file never gets longer by a prior than fixed length would be.
+
+    Raises:
+        BitstreamError: a masked index (-1), or a prior of other codebooks or another grid rank.
+        ShapeError: indices of another dtype, rank or range than the codebook sizes say.
+    """
+    known = _check_prior(prior, "to_bytes")
+    _check_codes(codes, known)
+    indices = codes.indices.cpu().numpy()
+    size = bitpack.packed_size(indices.size, codes.codebook_sizes)
+    payload, flags = None, BATCH if len(indices) != 1 else 0
+    if known is not None:
+        payload, flags = known.encode(indices), flags | PRIOR | ENTROPY
+    if payload is None or len(payload) > size:
+        payload, flags = bitpack.pack(indices.reshape(-1), codes.codebook_sizes), flags & ~ENTROPY
+    if codes.model != (known.model if known else ""):
+        flags |= MODEL
+    header = write_header(
+        Header(
+            flags,
+            bytes.fromhex(known.sha256)[:4] if known else b"",
+            len(indices),
+            tuple(indices.shape[1:-1]),
+            codes.shape,
+            () if known else codes.codebook_sizes,
+            codes.model,
+        )
+    )
+    return header + payload + zlib.crc32(header + payload).to_bytes(CHECKSUM, "little")
+
+
+def from_bytes(data: bytes, prior: object = None) -> Codes:
+    """Return the codes of a ``.tok`` file, exactly as they were given to ``to_bytes``.
+
+    Args:
+        data: the whole file.
+        prior: the ``CountPrior`` it was written with; not needed for a file written without.
+
+    Raises:
+        BitstreamError: the file is cut short, damaged, of another version, or needs another prior.
+    """
+    known = _check_prior(prior, "from_bytes")
+    header = read_header(data)
+    sizes = header.codebook_sizes
+    if header.flags & PRIOR:
+        got = known.sha256[:8] if known else "none"
+        if known is None or header.prior.hex() != got:
+            raise BitstreamError(
+                f"from_bytes: expected prior {header.prior.hex()}; got {got}. "
+                "Pass the prior the file was written with."
+            )
+        sizes = known.codebook_sizes
+    shape = (header.batch, *header.grid, len(sizes))
+    if math.prod(shape) > MAX_INDICES:
+        raise malformed(f"{math.prod(shape)} indices")
+    payload = data[header.end : -CHECKSUM]
+    if header.flags & ENTROPY and known is not None:
+        _check_rank(known, len(header.grid), "from_bytes")
+        indices = known.decode(payload, shape)
+    else:
+        indices = bitpack.unpack(payload, math.prod(shape), sizes).reshape(shape)
+    model = header.model if header.flags & MODEL or not known else known.model
+    return Codes(torch.from_numpy(np.ascontiguousarray(indices)), header.shape, sizes, model)
+
+
+def write_tok(path: str | Path, codes: Codes, prior: object = None) -> int:
+    """Write a ``.tok`` file atomically: a reader sees the old or the new one; return its size."""
+    data = to_bytes(codes, prior)
+    write_atomically(Path(path), data)
+    return len(data)
+
+
+def read_tok(path: str | Path, prior: object = None) -> Codes:
+    """Read a ``.tok`` file.
+
+    Raises:
+        BitstreamError: as ``from_bytes``, or there is no such file.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise BitstreamError(
+            f"read_tok: expected a .tok file at {path}; got {error.strerror}. Check the path."
+        ) from error
+    return from_bytes(data, prior)
+
+
+def info(data: bytes) -> dict[str, object]:
+    """Return what a ``.tok`` file says about itself, without decoding it and without its prior.
+
+    Returns:
+        ``version``, ``coding`` ("entropy" or "fixed"), ``prior`` (8 hex digits or None), ``batch``,
+        ``grid``, ``shape``, ``codebook_sizes`` and ``model`` (None where the prior implies them),
+        ``payload_bytes``, ``overhead_bytes``, ``total_bytes``.
+
+    Raises:
+        BitstreamError: the file is cut short, damaged, or of another version.
+    """
+    header = read_header(data)
+    payload = len(data) - CHECKSUM - header.end
+    with_prior = bool(header.flags & PRIOR)
+    return {
+        "version": VERSION,
+        "coding": "entropy" if header.flags & ENTROPY else "fixed",
+        "prior": header.prior.hex() if with_prior else None,
+        "batch": header.batch,
+        "grid": header.grid,
+        "shape": header.shape,
+        "codebook_sizes": None if with_prior else header.codebook_sizes,
+        "model": None if with_prior and not header.flags & MODEL else header.model,
+        "payload_bytes": payload,
+        "overhead_bytes": len(data) - payload,
+        "total_bytes": len(data),
+    }
+
+
+def _check_prior(prior: object, where: str) -> CountPrior | None:
+    if prior is None or isinstance(prior, CountPrior):
+        return prior
+    raise BitstreamError(
+        f"{where}: expected a CountPrior; got {type(prior).__name__}. Load it with CountPrior.load."
+    )
+
+
+def _check_codes(codes: Codes, prior: CountPrior | None) -> None:
+    """Raise unless ``codes`` are whole, in range, and of the prior's codebooks and rank."""
+    check_shape(codes.indices, f"B *grid {len(codes.codebook_sizes)}", "to_bytes")
+    check_indices(codes.indices, codes.codebook_sizes, "to_bytes")
+    if codes.indices.numel() and int(codes.indices.min()) < 0:
+        raise BitstreamError(
+            "to_bytes: expected indices of at least 0; got -1 (a masked position). "
+            "Write only what decode needs."
+        )
+    ranks = (codes.indices.ndim - 2, len(codes.shape))
+    if max(ranks) > 15 or codes.indices.numel() > MAX_INDICES:
+        raise BitstreamError(
+            f"to_bytes: expected at most 15 axes and {MAX_INDICES} indices; got ranks {ranks} and "
+            f"{codes.indices.numel()} indices. Write several files."
+        )
+    if prior is None:
+        return
+    if prior.codebook_sizes != codes.codebook_sizes:
+        raise BitstreamError(
+            f"to_bytes: expected codebooks {prior.codebook_sizes} as in the prior; "
+            f"got {codes.codebook_sizes}. Fit a prior for this tokenizer."
+        )
+    _check_rank(prior, ranks[0], "to_bytes")
+
+
+def _check_rank(prior: CountPrior, rank: int, where: str) -> None:
+    if prior.rank != rank:
+        raise BitstreamError(
+            f"{where}: expected a grid of rank {prior.rank} as in the prior; got rank {rank}. "
+            "Fit a prior for this tokenizer."
+        )

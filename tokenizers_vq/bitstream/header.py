@@ -1,0 +1,165 @@
+"""The header of a ``.tok`` file, and its checksum.
+
+Format, version 1. Integers written as *varint* are little-endian groups of 7 bits, the high bit set
+on all bytes but the last::
+
+    3 bytes   "tok"
+    1 byte    version, 1
+    1 byte    flags: 1 entropy coded (else fixed length), 2 batch, 4 model name, 8 prior
+    1 byte    rank of the grid + 16 * rank of the signal's shape
+    4 bytes   the first bytes of the prior's sha256            if flag 8
+    varint    number of items B                                if flag 2, else B is 1
+    varints   the grid, then the signal's shape
+    varints   number of runs, then (codebook size, count) each unless flag 8: the prior knows
+    varint n, then n bytes of UTF-8: the model's name          if flag 4, else as the prior's
+    payload   flag 1: the stream of ``range_coder`` under the prior; else the blocks of ``bitpack``;
+              symbols in the order of the indices (B, *grid, K), last axis fastest
+    4 bytes   CRC-32 of everything before, little-endian
+
+A 16 x 16 image of 256 x 256 pixels under a prior carries 20 bytes besides its payload.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from itertools import groupby
+
+from tokenizers_vq.errors import BitstreamError
+
+MAGIC, VERSION = b"tok", 1
+ENTROPY, BATCH, MODEL, PRIOR = 1, 2, 4, 8
+MAX_INDICES = 1 << 28  # of one file: a header of a few bytes must not ask for all memory
+CHECKSUM = 4
+_SHORTEST = len(MAGIC) + 3 + CHECKSUM
+
+
+@dataclass(frozen=True)
+class Header:
+    """What stands before the payload; ``codebook_sizes`` is empty when a prior implies them.
+
+    ``end`` is where the payload starts.
+    """
+
+    flags: int
+    prior: bytes
+    batch: int
+    grid: tuple[int, ...]
+    shape: tuple[int, ...]
+    codebook_sizes: tuple[int, ...]
+    model: str
+    end: int = 0
+
+
+def write_header(header: Header) -> bytes:
+    """Return the bytes of ``header``."""
+    parts = [MAGIC, bytes([VERSION, header.flags, len(header.grid) + 16 * len(header.shape)])]
+    parts.append(header.prior)
+    numbers = [header.batch] if header.flags & BATCH else []
+    numbers += [*header.grid, *header.shape]
+    if not header.flags & PRIOR:
+        runs = [(size, len(list(group))) for size, group in groupby(header.codebook_sizes)]
+        numbers += [len(runs), *(number for run in runs for number in run)]
+    model = header.model.encode() if header.flags & MODEL else b""
+    if header.flags & MODEL:
+        numbers.append(len(model))
+    return b"".join([*parts, *map(_varint, numbers), model])
+
+
+def read_header(data: bytes) -> Header:
+    """Check everything that can be checked without a prior, then parse.
+
+    Args:
+        data: the whole file.
+
+    Raises:
+        BitstreamError: it is cut short, damaged, of another version, or no ``.tok`` file.
+    """
+    _check_integrity(data)
+    flags, ranks = data[4], data[5]
+    if flags > 15 or flags & (ENTROPY | PRIOR) == ENTROPY:
+        raise malformed(f"flags {flags}")
+    reader = _Reader(data[:-CHECKSUM], len(MAGIC) + 3)
+    prior = reader.take(4) if flags & PRIOR else b""
+    batch = reader.varint() if flags & BATCH else 1
+    grid = tuple(reader.varint() for _ in range(ranks % 16))
+    shape = tuple(reader.varint() for _ in range(ranks // 16))
+    sizes = () if flags & PRIOR else reader.runs()
+    name = reader.take(reader.varint()) if flags & MODEL else b""
+    try:
+        model = name.decode()
+    except UnicodeDecodeError as error:
+        raise malformed("a model name that is not UTF-8") from error
+    return Header(flags, prior, batch, grid, shape, sizes, model, reader.at)
+
+
+def _check_integrity(data: bytes) -> None:
+    if len(data) < _SHORTEST:
+        raise BitstreamError(
+            f"from_bytes: expected at least {_SHORTEST} bytes; got {len(data)}. "
+            "The file is cut short; copy it again."
+        )
+    if data[:3] != MAGIC:
+        raise BitstreamError(
+            f"from_bytes: expected a file that starts with {MAGIC.hex()} ('tok'); "
+            f"got {data[:3].hex()}. This is not a .tok file."
+        )
+    if data[3] != VERSION:
+        raise BitstreamError(
+            f"from_bytes: expected .tok version {VERSION}; got version {data[3]}. "
+            "Update tokenizers_vq, or encode the signal again."
+        )
+    stored, found = data[-CHECKSUM:], zlib.crc32(data[:-CHECKSUM]).to_bytes(CHECKSUM, "little")
+    if stored != found:
+        raise BitstreamError(
+            f"from_bytes: expected checksum {stored.hex()}; got {found.hex()}. "
+            "The file is damaged or incomplete; copy it again."
+        )
+
+
+def malformed(what: str) -> BitstreamError:
+    """Return the error for a header whose checksum is right and whose content is not."""
+    return BitstreamError(
+        f"from_bytes: expected a header of version {VERSION}; got {what}. "
+        "The file was not written by this library; encode the signal again."
+    )
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*out, number])
+
+
+class _Reader:
+    """Reads the parts of a header and refuses to read past its end."""
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self._data = data
+        self.at = at
+
+    def take(self, count: int) -> bytes:
+        if self.at + count > len(self._data):
+            raise malformed("one that ends early")
+        self.at += count
+        return self._data[self.at - count : self.at]
+
+    def varint(self) -> int:
+        number = 0
+        for shift in range(0, 70, 7):
+            byte = self.take(1)[0]
+            number |= (byte & 127) << shift
+            if byte < 128 and number < 1 << 63:
+                return number
+        raise malformed("a number above 2**63")
+
+    def runs(self) -> tuple[int, ...]:
+        sizes: list[int] = []
+        for _ in range(self.varint()):
+            size, count = self.varint(), self.varint()
+            if not size or len(sizes) + count > MAX_INDICES:
+                raise malformed(f"{count} codebooks of size {size}")
+            sizes += [size] * count
+        return tuple(sizes)
