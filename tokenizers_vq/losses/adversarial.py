@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
 
 from tokenizers_vq.errors import ConfigError, unknown_name
+from tokenizers_vq.functional.distributed import sum_over_ranks, world_size
 
 
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
@@ -234,16 +234,13 @@ def adaptive_weight(
     for loss in (main, adversarial):
         (gradient,) = torch.autograd.grad(loss, last_layer, retain_graph=True)
         norms.append(mean_over_ranks(gradient.float()).norm())
-    return (norms[0] / (norms[1] + eps)).clamp(*limits).detach()
+    weight: Tensor = norms[0] / (norms[1] + eps)
+    return weight.clamp(*limits).detach()
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:
-    """Return the mean of ``value`` (any shape) over all processes; without gradient."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return value
-    mean = value / dist.get_world_size()
-    dist.all_reduce(mean)
-    return mean
+    """Return the mean of ``value`` (any shape, float32) over all processes; without gradient."""
+    return sum_over_ranks(value)[0] / world_size()
 
 
 def _per_item(logits: Tensor) -> Tensor:

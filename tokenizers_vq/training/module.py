@@ -1,0 +1,179 @@
+"""The training step: tokenizer and discriminator in one Lightning module.
+
+Optimization is manual. Lightning counts every step of an optimizer that it wraps, so only the
+tokenizer's is wrapped and the discriminator's is used raw: one optimizer step is one
+``global_step`` with a discriminator too, and both optimizers are in the checkpoint.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from tokenizers_vq.functional.distributed import sum_over_ranks
+from tokenizers_vq.losses.objective import Objective
+from tokenizers_vq.tokenizer import Tokenizer
+from tokenizers_vq.training.codebook import CodebookUse
+from tokenizers_vq.training.optim import Recipe
+
+
+class TokenizerModule(lightning.LightningModule):
+    """Trains a tokenizer, and a discriminator where the objective has one.
+
+    Args:
+        tokenizer: what is trained.
+        objective: terms and their weights.
+        recipe: optimizers, accumulation, clipping, learning rate.
+        log_every: optimizer steps between two rows of numbers.
+
+    Shapes:
+        batch ``(B, C, *S)`` float32 in the signal's range
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, objective: Objective, recipe: Recipe, log_every: int = 50
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        self.tokenizer, self.objective, self.recipe = tokenizer, objective, recipe
+        self.log_every = log_every
+        self.train_use = CodebookUse(tokenizer.quantizer.codebook_sizes)
+        self.val_use = CodebookUse(tokenizer.quantizer.codebook_sizes)
+        self.latest: dict[str, float] = {}  # the last value of everything that was logged
+        self._tokens: list[tuple[Tensor, Tensor]] = []  # of the batches since the last step
+        self._sums: dict[str, float] = {}
+        self.validated_at = -1  # optimizer steps taken at the last validation
+
+    @property
+    def between_steps(self) -> bool:
+        """Whether no batch has been accumulated since the last optimizer step."""
+        return not self._tokens
+
+    @property
+    def total_steps(self) -> int | None:
+        """Optimizer steps of the whole run, None when it has no end."""
+        if self.trainer.max_steps > 0:
+            return int(self.trainer.max_steps)
+        batches = self.trainer.estimated_stepping_batches
+        return None if batches == float("inf") else int(batches) // self.recipe.accumulate
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """Return the tokenizer's optimizer, then the discriminator's where there is one."""
+        optimizers = [self.recipe.build(self.tokenizer)]
+        if self.objective.discriminator is not None:
+            optimizers.append(self.recipe.build(self.objective.discriminator, discriminator=True))
+        return optimizers
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> None:
+        """Accumulate one batch ``(B, C, *S)``; at the last of several, step and log."""
+        step, share = self.global_step, 1 / self.recipe.accumulate
+        last = len(self._tokens) + 1 == self.recipe.accumulate
+        reconstruction = self.tokenizer(batch)
+        terms = self.objective.generator_terms(batch, reconstruction, step)
+        total = self.objective.total(terms, step, self.tokenizer.decoder.last_layer)
+        with self._sync(last):
+            self.manual_backward(total * share)
+        critic_terms = self.objective.discriminator_terms(batch, reconstruction.x_hat, step)
+        if critic_terms:
+            with self._sync(last):
+                self.manual_backward(self.objective.total(critic_terms, step) * share)
+        z, indices = reconstruction.z.detach(), reconstruction.quantized.indices
+        # positions of all batches together: their grids may differ
+        self._tokens.append((z.flatten(0, -2), indices.flatten(0, -2)))
+        if last:
+            numbers = self._step(bool(critic_terms))
+            if self.global_step % self.log_every == 0:
+                self._log_train({"loss": total, **terms, **critic_terms, **numbers})
+
+    def _step(self, critic_learns: bool) -> dict[str, float | Tensor]:
+        """Step both optimizers, let the codebook follow, and return lr and gradient norms."""
+        step, total = self.global_step, self.total_steps
+        wrapped, raw = _listed(self.optimizers()), _listed(self.optimizers(use_pl_optimizer=False))
+        numbers: dict[str, float | Tensor] = {"lr": self.recipe.set_lr(raw[0], step, total)}
+        numbers["grad_norm"] = self._clip(raw[0])
+        if critic_learns:
+            self.recipe.set_lr(raw[1], step, total)
+            numbers["adv/grad_norm"] = self._clip(raw[1])
+            raw[1].step()
+            raw[1].zero_grad()
+        wrapped[0].step()
+        wrapped[0].zero_grad()
+        z = torch.cat([z for z, _ in self._tokens])
+        indices = torch.cat([indices for _, indices in self._tokens])
+        self._tokens.clear()
+        self.tokenizer.quantizer.update(z, indices)
+        self.train_use.add(indices)
+        return numbers
+
+    def _clip(self, optimizer: Optimizer) -> Tensor:
+        """Scale gradients down to the recipe's largest norm; return their norm before that."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        limit = self.recipe.clip if self.recipe.clip is not None else float("inf")
+        norm: Tensor = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        return norm
+
+    @contextmanager
+    def _sync(self, last: bool) -> Iterator[None]:
+        """Average gradients over processes only in the last of the accumulated batches."""
+        strategy: Any = self.trainer.strategy
+        if last or not hasattr(strategy, "block_backward_sync"):
+            yield
+        else:
+            with strategy.block_backward_sync():
+                yield
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """Add one batch to the sums, and return its reconstruction ``(B, C, *S)``, clamped."""
+        reconstruction = self.tokenizer(batch)
+        x_hat = reconstruction.x_hat.float()
+        low, high = self.tokenizer.signal.value_range
+        clamped: Tensor = x_hat.clamp(low, high)
+        error = (clamped - batch).square().flatten(1).mean(1).clamp(min=1e-10)
+        values = {"psnr": (10 * torch.log10((high - low) ** 2 / error)).mean()}
+        values |= {name: loss(batch, x_hat) for name, loss in self._val_losses().items()}
+        self._sums["items"] = self._sums.get("items", 0.0) + len(batch)
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + len(batch) * float(value)
+        self.val_use.add(reconstruction.quantized.indices)
+        return clamped
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over all validation items of all processes."""
+        names = ("items", "psnr", *self._val_losses())
+        sums = torch.tensor([self._sums.get(name, 0.0) for name in names], device=self.device)
+        items, *values = sum_over_ranks(sums)[0].tolist()
+        means = {f"val/{n}": v / max(items, 1) for n, v in zip(names[1:], values, strict=True)}
+        use = {f"val/{name}": value for name, value in self.val_use.take(self.device).items()}
+        self._sums.clear()
+        if not self.trainer.sanity_checking:
+            self.validated_at = self.global_step
+            self._log(means | use)
+
+    def _val_losses(self) -> dict[str, Any]:
+        losses: dict[str, Any] = dict(self.objective.signal_losses)
+        if self.objective.perceptual is not None:
+            losses["perceptual/lpips"] = self.objective.perceptual
+        return losses
+
+    def _log_train(self, values: Mapping[str, float | Tensor]) -> None:
+        if self.objective.adaptive is not None:
+            values = {**values, "adv/weight": self.objective.adaptive}
+        numbers = {
+            f"train/{name}": float(torch.as_tensor(value).detach())
+            for name, value in values.items()
+        }
+        self._log(numbers | self.train_use.take(self.device))
+
+    def _log(self, numbers: dict[str, float]) -> None:
+        """Hand ``numbers`` to every logger under the current optimizer step."""
+        self.latest |= numbers
+        for logger in self.trainer.loggers:
+            logger.log_metrics(numbers, step=self.global_step)
+
+
+def _listed(optimizers: Any) -> list[Any]:
+    return list(optimizers) if isinstance(optimizers, list) else [optimizers]

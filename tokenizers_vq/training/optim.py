@@ -1,0 +1,139 @@
+"""The optimization recipe: optimizers, weight decay, learning rate by step."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from tokenizers_vq.errors import ConfigError, unknown_name
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+OVERRIDES = ("lr", "betas", "weight_decay")
+# names of parameters that are tables looked up by position or code, which decay would only shrink
+TABLES = ("codebook", "embedding", "latent_tokens", "mask_token")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the weights move; the same rule at every optimizer step of both sides.
+
+    The learning rate rises linearly over ``warmup_steps``, then follows half a cosine down to
+    ``floor * lr`` at the last step; ``floor=1`` keeps it constant. ``drops`` multiply on top.
+
+    Attributes:
+        optimizer: ``adamw`` or ``adam``.
+        lr: highest learning rate.
+        betas: decay of the moving averages of gradient and squared gradient.
+        weight_decay: for tensors of two or more axes that are not tables of codes or positions.
+        warmup_steps: optimizer steps until ``lr`` is reached.
+        floor: last learning rate divided by ``lr``.
+        drops: optimizer step to the factor that applies from there on.
+        discriminator: other ``lr``, ``betas`` or ``weight_decay`` for the discriminator.
+        accumulate: batches per optimizer step.
+        clip: largest norm of the gradient of each side; null for no limit.
+
+    Raises:
+        ConfigError: a name does not exist, or a number is outside its range.
+    """
+
+    optimizer: str = "adamw"
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 1e-4
+    warmup_steps: int = 0
+    floor: float = 0.1
+    drops: Mapping[int, float] = field(default_factory=dict)
+    discriminator: Mapping[str, Any] = field(default_factory=dict)
+    accumulate: int = 1
+    clip: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
+        for name in self.discriminator:
+            if name not in OVERRIDES:
+                raise unknown_name("discriminator's optimizer option", name, OVERRIDES)
+        good = self.lr > 0 and 0 <= self.floor <= 1 and self.warmup_steps >= 0
+        if not good or self.accumulate < 1 or (self.clip is not None and self.clip <= 0):
+            raise ConfigError(
+                "optim: expected lr and clip above 0, floor from 0 to 1, warmup_steps from 0 and "
+                f"accumulate from 1; got lr {self.lr}, clip {self.clip}, floor {self.floor}, "
+                f"warmup_steps {self.warmup_steps}, accumulate {self.accumulate}. Correct optim."
+            )
+
+    def build(self, module: nn.Module, *, discriminator: bool = False) -> Optimizer:
+        """Return an optimizer of the trainable parameters of ``module``.
+
+        Args:
+            module: the tokenizer or the discriminator.
+            discriminator: apply the overrides of the discriminator.
+
+        Raises:
+            ConfigError: ``module`` has nothing to train.
+        """
+        options: dict[str, Any] = {
+            "lr": self.lr,
+            "betas": self.betas,
+            "weight_decay": self.weight_decay,
+        }
+        options |= dict(self.discriminator) if discriminator else {}
+        betas, decay = tuple(options["betas"]), float(options["weight_decay"])
+        groups: list[dict[str, Any]] = [
+            {"params": list(trainable(module, decays=True)), "weight_decay": decay},
+            {"params": list(trainable(module, decays=False)), "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        if not groups:
+            raise ConfigError(
+                f"optim: expected trainable parameters; got none in {type(module).__name__}. "
+                "Unfreeze a part of it."
+            )
+        cls: Any = OPTIMIZERS[self.optimizer]
+        optimizer: Optimizer = cls(groups, lr=options["lr"], betas=betas)
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+        return optimizer
+
+    def factor(self, step: int, total: int | None) -> float:
+        """Return the learning rate at ``step`` divided by the highest one.
+
+        Args:
+            step: optimizer steps taken so far.
+            total: optimizer steps of the whole run; None when it has no end.
+
+        Raises:
+            ConfigError: the learning rate should fall, but the run has no end.
+        """
+        factor = math.prod(drop for start, drop in self.drops.items() if step >= int(start))
+        if step < self.warmup_steps:
+            return float(factor * (step + 1) / (self.warmup_steps + 1))
+        if self.floor == 1:
+            return float(factor)
+        if total is None:
+            raise ConfigError(
+                f"optim: expected trainer.max_steps for floor {self.floor}; got a run without end. "
+                "Set trainer.max_steps, or optim.floor=1."
+            )
+        done = min((step - self.warmup_steps) / max(total - self.warmup_steps, 1), 1.0)
+        cosine = 0.5 * (1 + math.cos(math.pi * done))
+        return float(factor * (self.floor + (1 - self.floor) * cosine))
+
+    def set_lr(self, optimizer: Optimizer, step: int, total: int | None) -> float:
+        """Give ``optimizer`` the learning rate of ``step``, and return that of its first group."""
+        factor = self.factor(step, total)
+        for group in optimizer.param_groups:
+            group["lr"] = factor * group["initial_lr"]
+        return float(optimizer.param_groups[0]["lr"])
+
+
+def trainable(module: nn.Module, *, decays: bool) -> Iterator[nn.Parameter]:
+    """Yield the trainable parameters that weight decay applies to, or those that it spares."""
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            table = any(word in name.rpartition(".")[2] for word in TABLES)
+            if (parameter.ndim >= 2 and not table) == decays:
+                yield parameter
