@@ -91,8 +91,8 @@ def _add_shape(image: Image.Image, generator: np.random.Generator) -> None:
 
 
 def _add_grain(image: Image.Image, generator: np.random.Generator) -> Image.Image:
-    """Return the picture with up to 6 % fine noise, as a sensor would add."""
-    strength = generator.uniform(0, 16)
+    """Return the picture with up to 3 % fine noise, as a sensor would add."""
+    strength = generator.uniform(0, 8)
     noise = generator.standard_normal((image.height, image.width, 1)) * strength
     pixels = np.asarray(image, dtype=np.float64) + noise
     return Image.fromarray(np.clip(np.round(pixels), 0, 255).astype(np.uint8))

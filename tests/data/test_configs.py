@@ -1,0 +1,61 @@
+"""Every file of conf/data builds a training and a validation set that have nothing in common."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from PIL import Image
+
+from tokenizers_vq.data.base import SignalDataset
+from tokenizers_vq.data.resumable import ResumableLoader
+from tokenizers_vq.data.wheels import WheelPhotos
+
+FILES = sorted((Path(__file__).parents[2] / "conf" / "data").glob("*.yaml"))
+
+
+@pytest.fixture
+def root(tmp_path):
+    generator = np.random.default_rng(0)
+    for index in range(30):
+        pixels = generator.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+        image = Image.fromarray(pixels).resize((70, 50), Image.Resampling.BICUBIC)
+        image.save(tmp_path / f"{index:02d}.png")
+    held = WheelPhotos("heldout")
+    for index, id_ in enumerate(held.ids):
+        held.photo(index).resize((160, 120)).save(tmp_path / f"{id_}.jpg", quality=80)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    rows = [f"{name},{'research' if name < '05' else 'open'}" for name in names]
+    (tmp_path / "manifest.csv").write_text("\n".join(["file,licence_class", *rows]))
+    return tmp_path
+
+
+def load(path, root):
+    config = OmegaConf.create({"data": OmegaConf.load(path)})
+    if OmegaConf.is_missing(config.data, "root"):
+        config.data.root = str(root)
+    return config.data
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_config_builds_its_data(path, root):
+    config = load(path, root)
+    train, val = instantiate(config.train), instantiate(config.val)
+    assert isinstance(train, SignalDataset)
+    assert isinstance(val, SignalDataset)
+    loader = ResumableLoader(train, config.batch_size, repeat=config.repeat)
+    assert next(iter(loader)).shape[:2] == (config.batch_size, 3)
+    assert next(iter(ResumableLoader(val, 2, shuffle=False))).shape[:2] in ((2, 3), (1, 3))
+    assert not {x.numpy().tobytes() for x in val} & {x.numpy().tobytes() for x in train}
+
+
+@pytest.mark.parametrize("name", ["open_photos", "mixed_photos"])
+def test_copies_of_held_out_photos_are_never_trained_on(name, root):
+    config = load(FILES[0].with_name(f"{name}.yaml"), root)
+    train = instantiate(config.train)
+    left_out = [key.removeprefix("00/") for key, reason in train.skipped.items()]
+    assert left_out == ["chelsea.jpg", "china.jpg", "coffee.jpg", "grace_hopper.jpg"]
+    own = [id_ for id_ in train.ids if id_.startswith("00/")]
+    assert len(own) == (25 if name == "open_photos" else 30)
+    assert len(train) == len(own) + 9
