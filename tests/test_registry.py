@@ -43,7 +43,7 @@ def test_a_config_without_a_name_is_refused():
 def test_nested_heads_are_nested_data():
     head = registry.build(
         "quantizer",
-        {"name": "grouped", "groups": {"repeat": 2, "of": {"name": "lfq"}}},
+        {"name": "grouped", "groups": {"repeat": 2, "of": {"name": "lfq", "bits": 6}}},
         dim=12,
     )
     assert head.codebook_sizes == (64, 64)
@@ -66,4 +66,4 @@ def test_parts_that_repeat_do_not_share_weights():
 
 def test_a_third_party_part_is_one_line(monkeypatch):
     monkeypatch.setitem(registry.QUANTIZERS, "mine", "tokenizers_vq.quantizers.lfq:LFQ")
-    assert registry.build("quantizer", {"name": "mine"}, dim=4).codebook_sizes == (16,)
+    assert registry.build("quantizer", {"name": "mine", "bits": 4}, dim=4).codebook_sizes == (16,)
