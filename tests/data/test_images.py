@@ -1,5 +1,6 @@
 import logging
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -249,3 +250,11 @@ def test_only_the_first_rank_names_what_is_left_out(folder, caplog, monkeypatch)
     monkeypatch.setenv("LOCAL_RANK", "1")
     ImageFolder(folder)
     assert not caplog.records
+
+
+def test_a_data_set_can_be_pickled_for_spawned_workers(folder):
+    for cache in (True, False):
+        dataset = ImageFolder(folder, size=16, train=True, cache=cache)
+        copy = pickle.loads(pickle.dumps(dataset))  # noqa: S301 - made one line above
+        assert torch.equal(copy[1, 2], dataset[1, 2])
+        assert copy.skipped == dataset.skipped

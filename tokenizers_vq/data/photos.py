@@ -167,7 +167,7 @@ class Photos(SignalDataset):
         return {id_: difference_hash(self.photo(index)) for index, id_ in enumerate(self.ids)}
 
     def sha256(self) -> str:
-        """Return the hex digest over the ids and the bytes of their files.
+        """Return the hex digest over the ids and the bytes of their files; reads every file.
 
         Raises:
             DataError: a file was deleted since the set was made.
