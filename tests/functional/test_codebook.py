@@ -81,7 +81,7 @@ def test_restart_puts_dead_codes_on_different_candidates():
     n = torch.tensor([1.5, 2.0, 0.01, 0.02])
     codes, fresh = restart_dead(C4, n, X, 0.1, generator())
     assert torch.equal(codes[:2], C4[:2])
-    rows = [int((X == code).all(1).nonzero()) for code in codes[2:]]
+    rows = [int((code == X).all(1).nonzero()) for code in codes[2:]]
     assert len(set(rows)) == 2
     assert fresh.tolist() == pytest.approx([1.5, 2.0, 0.8825, 0.8825])
 

@@ -1,0 +1,94 @@
+import pytest
+import torch
+from golden import close
+
+from tokenizers_vq import registry
+from tokenizers_vq.errors import ConfigError
+from tokenizers_vq.quantizers.grouped import Grouped
+from tokenizers_vq.quantizers.lfq import LFQ
+from tokenizers_vq.quantizers.residual import Residual
+from tokenizers_vq.quantizers.vq import VectorQuantizer
+
+X = torch.tensor(
+    [[0.003, -0.002, 0.004, 0.001], [-0.001, 0.004, 0.002, 0.003], [0.002, 0.002, -0.003, -0.001]]
+)
+
+
+def test_golden_group_lfq():
+    out = Grouped(groups=[LFQ(bits=2), LFQ(bits=2)])(X)
+    assert out.indices.tolist() == [[1, 3], [2, 3], [3, 0]]
+    close(out.terms["entropy_sample"], 1.170934)
+    close(out.terms["entropy_batch"], 1.336723)
+
+
+def test_golden_joint_entropy_of_all_bits_is_below_the_groups():
+    close(LFQ(bits=4)(X).terms["entropy_batch"], 2.662476)
+
+
+def test_one_group_is_the_head_itself():
+    inner = VectorQuantizer(6, codebook_size=9)
+    z = torch.randn(2, 5, 6)
+    a, b = Grouped(groups=[inner])(z), inner(z)
+    assert torch.equal(a.indices, b.indices)
+    assert torch.equal(a.z_q, b.z_q)
+    assert torch.equal(a.loss, b.loss)
+
+
+def test_sizes_and_bits_add_up():
+    stack = Residual(4, stages=[VectorQuantizer(4, codebook_size=8) for _ in range(2)])
+    head = Grouped(16, groups=[LFQ(bits=3), stack])
+    assert head.codebook_sizes == (8, 8, 8)
+    assert (head.dim, head.code_dim, head.num_codebooks) == (16, 7, 3)
+    assert head.vocab_size == 512
+    assert head.bits_per_position == 9.0
+
+
+def test_a_config_nests_heads_as_data():
+    config = {
+        "name": "grouped",
+        "groups": {
+            "repeat": 2,
+            "of": {
+                "name": "residual",
+                "stages": {"repeat": 3, "of": {"name": "vq", "codebook_size": 8}},
+            },
+        },
+    }
+    head = registry.build("quantizer", config, dim=10)
+    assert head(torch.randn(2, 4, 10)).indices.shape == (2, 4, 6)
+    assert head.groups[0].stages[2].dim == 5
+
+
+def test_a_config_may_leave_natural_widths():
+    config = {
+        "name": "grouped",
+        "code_dim": 6,
+        "groups": [{"name": "lfq", "bits": 4}, {"name": "fsq", "levels": [5, 5, 5]}],
+    }
+    head = registry.build("quantizer", config, dim=12)
+    assert [group.dim for group in head.groups] == [3, 3]
+    assert [group.code_dim for group in head.groups] == [4, 3]
+
+
+def test_a_width_that_cannot_be_shared():
+    config = {"name": "grouped", "groups": {"repeat": 3, "of": {"name": "lfq", "bits": 4}}}
+    with pytest.raises(ConfigError) as error:
+        registry.build("quantizer", config, dim=10)
+    assert str(error.value) == (
+        "Grouped: expected a width that 3 groups can share; got 10. Set code_dim to a multiple."
+    )
+
+
+def test_groups_that_do_not_fill_the_width():
+    with pytest.raises(ConfigError) as error:
+        Grouped(groups=[LFQ(bits=4)], code_dim=6)
+    assert str(error.value) == (
+        "Grouped: expected groups of 6 channels in all; got 4. "
+        "Set code_dim to the sum, or give each group its dim."
+    )
+
+
+def test_no_groups():
+    with pytest.raises(ConfigError) as error:
+        Grouped(8, groups=[])
+    assert str(error.value) == "Grouped: expected at least one group; got none."

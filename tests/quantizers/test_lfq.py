@@ -1,0 +1,73 @@
+import pytest
+import torch
+from golden import close
+
+from tokenizers_vq.errors import ConfigError
+from tokenizers_vq.quantizers.lfq import LFQ
+
+ENTROPY = torch.tensor([[[0.003, -0.002], [-0.001, 0.004], [0.002, 0.002]]])
+
+
+def test_golden_signs():
+    out = LFQ(bits=4)(torch.tensor([[0.3, -0.2, 1.5, -0.7]]))
+    assert out.z_q.tolist() == [[1, -1, 1, -1]]
+    assert out.indices.tolist() == [[5]]
+    close(out.terms["commitment"], 0.3675)
+
+
+def test_golden_entropy():
+    head = LFQ(bits=2)
+    out = head(ENTROPY)
+    close(out.terms["entropy_sample"], 1.1748757)
+    close(out.terms["entropy_batch"], 1.3248453)
+    close(out.terms["commitment"], 0.99534)
+    close(out.loss, 0.1 * (1.1748757 - 1.3248453) + 0.25 * 0.99534)
+
+
+def test_golden_18_signs():
+    z = torch.tensor([[1.0 if c == "+" else -1.0 for c in "+--+++-+---+-+++-+"]])
+    assert LFQ(bits=18).encode(z).item() == 190649
+
+
+def test_zero_counts_as_negative():
+    assert LFQ(bits=3).encode(torch.zeros(1, 3)).item() == 0
+
+
+def test_more_bits_than_the_exact_entropy_takes_are_named_a_bound():
+    terms = LFQ(bits=30)(torch.randn(5, 30)).terms
+    assert "entropy_batch_bound" in terms
+    assert "entropy_batch" not in terms
+
+
+def test_scale_is_the_size_of_the_codes():
+    out = LFQ(bits=2, scale=0.5)(torch.tensor([[3.0, -3.0]]))
+    assert out.z_q.tolist() == [[0.5, -0.5]]
+
+
+def test_18_bits_train_in_little_memory():
+    z = (0.01 * torch.randn(1, 64, 18)).requires_grad_()
+    LFQ(bits=18)(z).loss.backward()
+    assert bool(torch.isfinite(z.grad).all())
+
+
+def test_values_agree_with_vector_quantize_pytorch():
+    library = pytest.importorskip("vector_quantize_pytorch")
+    theirs = library.LFQ(dim=8, codebook_size=256, entropy_loss_weight=1.0, diversity_gamma=1.0)
+    theirs.train()
+    z = 0.01 * torch.randn(1, 40, 8)
+    quantized, index, entropy = theirs(z)
+    ours = LFQ(bits=8, entropy_weight=1.0, commitment_weight=0.0)(z)
+    assert torch.equal(ours.z_q, quantized.sign())
+    msb_first = torch.tensor([int(f"{int(i):08b}"[::-1], 2) for i in ours.indices.flatten()])
+    assert torch.equal(msb_first, index.flatten())
+    # theirs clamps probabilities at 1e-5 inside the logarithm
+    torch.testing.assert_close(ours.loss, entropy, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("bits", [0, 63])
+def test_bits_out_of_range(bits):
+    with pytest.raises(ConfigError) as error:
+        LFQ(bits=bits)
+    assert str(error.value) == (
+        f"LFQ: expected 1 to 62 bits; got {bits}. Use a grouped quantizer for more."
+    )
