@@ -1,0 +1,547 @@
+"""What every quantizer head promises, on every registered head and on compositions of them."""
+
+import copy
+import math
+import pickle
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from tokenizers_vq import registry
+from tokenizers_vq.configs import config_names, read_config
+from tokenizers_vq.errors import ShapeError
+
+D = 6
+VQ = {"name": "vq", "codebook_size": 16, "restart_threshold": 0.0}
+EMA = {**VQ, "codebook_update": "ema"}
+HEADS = {
+    "vq": VQ,
+    "vq_projected": {**VQ, "code_dim": 3},
+    "vq_ema": EMA,
+    "vq_kmeans": {**EMA, "kmeans_init": "plusplus", "restart_threshold": 0.1},
+    "vq_cosine": {**VQ, "metric": "cosine"},
+    "vq_rotation": {**VQ, "estimator": "rotation"},
+    "fsq": {"name": "fsq", "levels": [8, 5, 5]},
+    "fsq_natural": {"name": "fsq", "levels": [3] * D},
+    "fsq_symmetric": {"name": "fsq", "levels": [2] * D, "bound": "symmetric"},
+    "lfq": {"name": "lfq", "bits": D},
+    "lfq_projected": {"name": "lfq", "bits": 30},
+    "bsq": {"name": "bsq", "bits": D},
+    "factorized": {"name": "factorized", "codebook_size": 16, "code_dim": 2},
+    "simvq": {"name": "simvq", "codebook_size": 16},
+    "ecsq": {"name": "ecsq", "channels": 4, "max_level": 3},
+    "ecsq_natural": {"name": "ecsq", "channels": D, "max_level": 2},
+    "rvq": {"name": "residual", "stages": {"repeat": 3, "of": EMA}},
+    "rvq_factorized": {
+        "name": "residual",
+        "stages": {"repeat": 2, "of": {"name": "factorized", "codebook_size": 8, "code_dim": 2}},
+    },
+    "rfsq": {
+        "name": "residual",
+        "stage_scale": 0.25,
+        "stages": {"repeat": 2, "of": {"name": "fsq", "levels": [5] * D, "bound": "clamp"}},
+    },
+    "group_lfq": {"name": "grouped", "groups": {"repeat": 2, "of": {"name": "lfq", "bits": 3}}},
+    "group_rvq": {
+        "name": "grouped",
+        "code_dim": 4,
+        "groups": {"repeat": 2, "of": {"name": "residual", "stages": {"repeat": 2, "of": EMA}}},
+    },
+    "residual_groups": {
+        "name": "residual",
+        "stages": {"repeat": 2, "of": {"name": "grouped", "groups": {"repeat": 3, "of": VQ}}},
+    },
+}
+FIXED_POINT = ["fsq", "fsq_natural", "fsq_symmetric", "lfq", "bsq", "ecsq_natural", "group_lfq"]
+GRIDS = [(), (7,), (4, 4), (2, 3, 2), (2, 2, 1, 2), (0,), (0, 3)]
+heads = pytest.mark.parametrize("name", HEADS)
+
+
+def make(name, dim=D):
+    torch.manual_seed(1)
+    head = registry.build("quantizer", HEADS[name], dim=dim)
+    for part in head.modules():
+        if "cluster_size" in dict(part.named_buffers(recurse=False)):
+            with torch.no_grad():  # a spread codebook: tests need more than one code in use
+                part.codebook.copy_(part.codes() if False else torch.randn_like(part.codebook))
+                if part.metric == "cosine":
+                    part.codebook.copy_(part.codes())
+                if part.codebook_update == "ema":
+                    part.cluster_sum.copy_(part.codebook)
+    return head
+
+
+def state(head):
+    return {key: value.clone() for key, value in head.state_dict().items()}
+
+
+def unchanged(head, before):
+    after = head.state_dict()
+    assert after.keys() == before.keys()
+    return all(torch.equal(after[key], before[key]) for key in before)
+
+
+def test_every_registered_head_is_here():
+    assert {config["name"] for config in HEADS.values()} == set(registry.names("quantizer"))
+
+
+@heads
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize("batch", [0, 3])
+def test_shapes_dtypes_and_ranges(name, grid, batch):
+    head = make(name)
+    z = torch.randn(batch, *grid, D, requires_grad=True)
+    out = head(z)
+    assert out.z_q.shape == z.shape
+    assert out.z_q.dtype == z.dtype
+    assert out.indices.shape == (batch, *grid, head.num_codebooks)
+    assert out.indices.dtype == torch.int64
+    sizes = torch.tensor(head.codebook_sizes)
+    assert bool(((out.indices >= 0) & (out.indices < sizes)).all())
+    assert out.loss.shape == ()
+    assert out.loss.dtype == torch.float32
+    assert bool(torch.isfinite(out.loss))
+    for term in out.terms.values():
+        assert term.shape == ()
+        assert bool(torch.isfinite(term))
+    if out.z_q.numel() == 0:
+        assert float(out.loss.detach()) == 0
+        before = state(head)
+        head.update(z, out.indices)
+        assert unchanged(head, before)
+    assert torch.equal(head.encode(z), out.indices)
+    assert head.decode(out.indices).shape == z.shape
+    assert head.lookup(out.indices).shape == (batch, *grid, head.code_dim)
+
+
+@heads
+def test_sizes_and_bits(name):
+    head = make(name)
+    assert head.vocab_size == math.prod(head.codebook_sizes)
+    assert type(head.vocab_size) is int
+    assert head.bits_per_position == pytest.approx(math.log2(head.vocab_size))
+
+
+@heads
+def test_decode_of_encode_is_forward_bit_for_bit(name):
+    head = make(name)
+    z = 2 * torch.randn(3, 5, 7, D)
+    train = head(z).z_q
+    head.eval()
+    out = head(z)
+    assert torch.equal(head.decode(head.encode(z)), out.z_q)
+    assert torch.equal(out.z_q, train)
+
+
+@heads
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(name, dtype):
+    head = make(name)
+    z = torch.randn(3, 11, D).to(dtype)
+    whole, half = head(z.float()), head(z)
+    assert torch.equal(whole.indices, half.indices)
+    assert half.z_q.dtype == dtype
+    assert half.loss.dtype == torch.float32
+    assert torch.equal(half.z_q, whole.z_q.to(dtype))
+    head = head.to(dtype).eval()
+    for x in (z, z.float()):
+        out = head(x)
+        assert out.z_q.dtype == x.dtype
+        assert torch.equal(head.decode(out.indices).to(x.dtype), out.z_q.to(dtype).to(x.dtype))
+    assert head.decode(out.indices).dtype == dtype
+
+
+@heads
+def test_autocast_changes_nothing(name):
+    head = make(name)
+    z = torch.randn(3, 11, D)
+    plain = head(z)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = head(z)
+        assert torch.equal(head.decode(cast.indices), head.decode(plain.indices))
+    assert torch.equal(plain.indices, cast.indices)
+    assert torch.equal(plain.z_q, cast.z_q)
+    assert torch.equal(plain.loss, cast.loss)
+
+
+@heads
+def test_batch_and_order_do_not_matter_in_evaluation(name):
+    head = make(name).eval()
+    z = torch.randn(6, 5, D)
+    indices = head.encode(z)
+    assert torch.equal(torch.cat([head.encode(item[None]) for item in z]), indices)
+    assert torch.equal(head.encode(z.flip(0)), indices.flip(0))
+
+
+@heads
+def test_memory_layout_does_not_matter(name):
+    head = make(name)
+    z = torch.randn(3, D, 4, 5).permute(0, 2, 3, 1)
+    a, b = head(z), head(z.contiguous())
+    assert torch.equal(a.z_q, b.z_q)
+    assert torch.equal(a.indices, b.indices)
+
+
+@heads
+def test_masked_is_the_call_on_the_valid_positions(name):
+    head, twin = make(name), make(name)
+    mask = torch.rand(4, 9) > 0.4
+    z = torch.randn(4, 9, D)
+    full, short = z.clone().requires_grad_(), z[mask].clone().requires_grad_()
+    a, b = head(full, mask), twin(short)
+    assert torch.equal(a.z_q[mask], b.z_q)
+    assert torch.equal(a.indices[mask], b.indices)
+    assert bool((a.z_q[~mask] == 0).all())
+    assert bool((a.indices[~mask] == -1).all())
+    assert torch.equal(a.loss, b.loss)
+    assert a.terms.keys() == b.terms.keys()
+    for key in a.terms:
+        assert torch.equal(a.terms[key], b.terms[key])
+    g = torch.randn(4, 9, D)
+    ((a.z_q * g).sum() + a.loss).backward()
+    ((b.z_q * g[mask]).sum() + b.loss).backward()
+    assert torch.equal(full.grad[mask], short.grad)
+    assert bool((full.grad[~mask] == 0).all())
+    head.update(z, a.indices)
+    twin.update(z[mask], b.indices)
+    assert unchanged(head, state(twin))
+    head.eval()
+    out = head(z, mask)
+    assert torch.equal(head.encode(z, mask), out.indices)
+    assert torch.equal(head.decode(out.indices), out.z_q)
+
+
+@heads
+def test_nothing_valid(name):
+    out = make(name)(torch.randn(2, 3, D), torch.zeros(2, 3, dtype=torch.bool))
+    assert bool((out.indices == -1).all())
+    assert bool((out.z_q == 0).all())
+    assert float(out.loss.detach()) == 0
+
+
+@heads
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf"), 1e30])
+def test_tokens_that_are_not_finite_disturb_nobody(name, poison):
+    head, twin = make(name), make(name)
+    z = torch.randn(2, 8, D)
+    bad = torch.zeros(2, 8, dtype=torch.bool)
+    bad[0, 3] = bad[1, 7] = True
+    poisoned = z.clone()
+    poisoned[bad, 1] = poison
+    poisoned.requires_grad_()
+    out, clean = head(poisoned), twin(z, ~bad)
+    assert torch.equal(out.indices[~bad], clean.indices[~bad])
+    torch.testing.assert_close(out.z_q[~bad], clean.z_q[~bad])
+    sizes = torch.tensor(head.codebook_sizes)
+    assert bool(((out.indices >= 0) & (out.indices < sizes)).all())
+    assert bool(torch.isfinite(out.z_q).all())
+    torch.testing.assert_close(out.loss, clean.loss)
+    assert float(out.terms["nonfinite"]) == 2
+    (out.z_q.sum() + out.loss).backward()
+    assert bool(torch.isfinite(poisoned.grad).all())
+    for parameter in head.parameters():
+        assert parameter.grad is None or bool(torch.isfinite(parameter.grad).all())
+    head.update(poisoned, out.indices)
+    assert all(bool(torch.isfinite(value).all()) for value in head.state_dict().values())
+    counted = [value for key, value in head.state_dict().items() if key.endswith("nonfinite")]
+    assert all(float(value) == 2 for value in counted if head.has_state)
+
+
+@heads
+@pytest.mark.parametrize("mode", ["train", "eval", "no_grad", "inference_mode"])
+def test_forward_encode_and_decode_change_no_state(name, mode):
+    head = make(name).train(mode != "eval")
+    before = state(head)
+    z = torch.randn(3, 5, D)
+    context = {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode}
+    with context.get(mode, torch.enable_grad)():
+        head.decode(head.encode(z))
+        head(z)
+    assert unchanged(head, before)
+
+
+@heads
+def test_update_changes_state_in_training_only(name):
+    head = make(name)
+    z = torch.randn(3, 40, D)
+    before = state(head)
+    indices = head(z).indices
+    head.eval().update(z, indices)
+    assert unchanged(head, before)
+    head.train().requires_grad_(False).update(z, indices)
+    assert unchanged(head, before)
+    head.requires_grad_(True).update(z, indices)
+    assert unchanged(head, before) != head.has_state
+
+
+@heads
+def test_a_recomputed_forward_is_the_same(name):
+    head = make(name)
+    z = torch.randn(3, 5, D, requires_grad=True)
+    out = torch.utils.checkpoint.checkpoint(lambda x: head(x).z_q, z, use_reentrant=False)
+    g = torch.randn_like(out)
+    (again,) = torch.autograd.grad(out, z, g)
+    (once,) = torch.autograd.grad(head(z).z_q, z, g)
+    assert torch.equal(again, once)
+
+
+IDENTITY = ["vq", "vq_ema", "vq_kmeans", "lfq", "simvq", "ecsq_natural", "rvq", "rvq_factorized"]
+IDENTITY += ["rfsq", "group_lfq", "residual_groups"]
+
+
+@pytest.mark.parametrize("name", IDENTITY)
+def test_the_estimator_has_identity_gradient(name):
+    z = torch.randn(3, 5, D, requires_grad=True)
+    g = torch.randn(3, 5, D)
+    make(name)(z).z_q.backward(g)
+    assert torch.equal(z.grad, g)
+
+
+@heads
+def test_gradients_reach_the_encoder_and_every_parameter(name):
+    head = make(name)
+    z = 0.5 * torch.randn(4, 30, D)
+    z.requires_grad_()
+    out = head(z)
+    (out.z_q.square().sum() + out.loss).backward()
+    assert float(z.grad.abs().sum()) > 0
+    for key, parameter in head.named_parameters():
+        assert parameter.grad is not None, key
+        assert bool(torch.isfinite(parameter.grad).all())
+
+
+@heads
+def test_the_loss_is_a_fresh_tensor(name):
+    head = make(name)
+    z = torch.randn(2, 3, D)
+    with torch.no_grad():
+        first = head(z).loss
+        value = float(first)
+        first += 5
+        assert float(head(z).loss) == value
+    assert not head.eval()(z.detach()).terms["nonfinite"].requires_grad
+
+
+@heads
+def test_the_state_dict_reproduces_outputs_bit_for_bit(name):
+    head = make(name)
+    z = torch.randn(3, 20, D)
+    head.update(z, head(z).indices)
+    twin = registry.build("quantizer", HEADS[name], dim=D)
+    twin.load_state_dict(head.state_dict(), strict=True)
+    a, b = head.eval()(z), twin.eval()(z)
+    assert torch.equal(a.z_q, b.z_q)
+    assert torch.equal(a.indices, b.indices)
+    assert torch.equal(a.loss, b.loss)
+
+
+@heads
+def test_copies_and_pickles_are_equal_and_independent(name):
+    head = make(name)
+    z = torch.randn(3, 20, D)
+    out = head(z)
+    for twin in (copy.deepcopy(head), pickle.loads(pickle.dumps(head))):  # noqa: S301 - our own bytes
+        before = state(head)
+        assert torch.equal(twin(z).z_q, out.z_q)
+        twin.update(z, out.indices)
+        assert unchanged(head, before)
+
+
+@pytest.mark.parametrize("name", FIXED_POINT)
+def test_encoding_decoded_indices_gives_them_back(name):
+    head = make(name).eval()
+    inner = registry.build("quantizer", HEADS[name]) if head.dim != head.code_dim else head
+    columns = [torch.randint(size, (1000,)) for size in inner.codebook_sizes]
+    indices = torch.stack(columns, dim=-1)
+    if inner.vocab_size <= 2**12 and inner.num_codebooks == 1:
+        indices = torch.arange(inner.vocab_size)[:, None]
+    codes = inner.lookup(indices)
+    if name.startswith("fsq"):  # codes are bounded values, latents are not: invert the bound
+        if inner.bound == "tanh":
+            scaled = codes * inner._width
+            codes = torch.atanh((scaled + inner._offset) / inner._half) - inner._shift
+        else:
+            codes = torch.atanh(codes.clamp(-1 + 1e-6, 1 - 1e-6))
+    assert torch.equal(inner.encode(codes), indices)
+
+
+@pytest.mark.parametrize("name", ["vq", "vq_ema", "vq_cosine", "simvq"])
+def test_a_code_is_its_own_nearest(name):
+    head = make(name).eval()
+    indices = torch.arange(16)[:, None]
+    assert torch.equal(head.encode(head.decode(indices)), indices)
+
+
+# Graphs -----------------------------------------------------------------------------------------
+
+
+@heads
+def test_it_compiles_without_graph_breaks(name):
+    torch._dynamo.reset()
+    head = make(name)
+    z = torch.randn(2, 5, D, requires_grad=True)
+    mask = torch.rand(2, 5) > 0.3
+    out, masked = head(z), head(z, mask)
+    (expected,) = torch.autograd.grad(out.z_q.square().sum() + out.loss, z)
+    forward = torch.compile(lambda x, m=None: head(x, m), fullgraph=True, backend="eager")
+    traced = forward(z)
+    assert torch.equal(traced.indices, out.indices)
+    torch.testing.assert_close(traced.z_q, out.z_q)
+    torch.testing.assert_close(traced.loss, out.loss)
+    (got,) = torch.autograd.grad(traced.z_q.square().sum() + traced.loss, z)
+    torch.testing.assert_close(got, expected)
+    traced = forward(z, mask)
+    assert torch.equal(traced.indices, masked.indices)
+    torch.testing.assert_close(traced.z_q, masked.z_q)
+    torch.testing.assert_close(traced.loss, masked.loss)
+    assert float(traced.terms["nonfinite"]) == 0
+    encode = torch.compile(head.encode, fullgraph=True, backend="eager")
+    decode = torch.compile(head.decode, fullgraph=True, backend="eager")
+    assert torch.equal(encode(z.detach()), out.indices)
+    torch.testing.assert_close(decode(out.indices), head.decode(out.indices))
+
+
+def test_many_training_steps_of_a_compiled_head_do_not_recompile():
+    torch._dynamo.reset()
+    head = make("vq")
+    step = torch.compile(head, fullgraph=True, backend="eager")
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for _ in range(3):
+            step(torch.randn(2, 5, D))
+
+
+class Method(nn.Module):
+    """Export takes modules; this makes one of a method."""
+
+    def __init__(self, head, method):
+        super().__init__()
+        self.head, self.method = head, method
+
+    def forward(self, x):
+        if self.method == "forward":
+            out = self.head(x)
+            return out.z_q, out.indices
+        return getattr(self.head, self.method)(x)
+
+
+@heads
+def test_it_exports_with_a_dynamic_batch(name):
+    torch._dynamo.reset()
+    head = make(name).eval()
+    batch = torch.export.Dim("batch", min=1, max=512)
+    z = torch.randn(3, 4, D)
+    indices = head.encode(z)
+    for method, example in (("encode", z), ("decode", indices), ("forward", z)):
+        program = torch.export.export(
+            Method(head, method), (example,), dynamic_shapes=({0: batch},), strict=False
+        )
+        for x in (example, torch.cat([example, example[:2]])):
+            expected, got = Method(head, method)(x), program.module()(x)
+            torch.testing.assert_close(got, expected)
+
+
+# Mistakes ---------------------------------------------------------------------------------------
+
+
+@heads
+def test_wrong_inputs_are_named(name):
+    head = make(name)
+    title = type(head).__name__
+    cases = [
+        (
+            lambda: head(torch.zeros(8, D + 1, 16, 16)),
+            f"{title}: expected z of shape (B, *grid, {D}); got (8, {D + 1}, 16, 16). "
+            "Channels go last; did you forget 'b d h w -> b h w d'?",
+        ),
+        (
+            lambda: head.encode(torch.zeros(2, D, dtype=torch.int64)),
+            f"{title}: expected z of a floating dtype; got torch.int64. Call .float().",
+        ),
+        (
+            lambda: head(torch.zeros(2, 3, D), torch.ones(2, 4, dtype=torch.bool)),
+            f"{title}: expected a bool mask of shape (2, 3); got torch.bool (2, 4). "
+            "True marks the positions that count.",
+        ),
+        (
+            lambda: head.decode(torch.zeros(2, 3, head.num_codebooks)),
+            "decode: expected int64 indices; got torch.float32. Call .long().",
+        ),
+        (
+            lambda: head.decode(
+                torch.full((2, head.num_codebooks), head.codebook_sizes[0], dtype=torch.int64)
+            ),
+            f"decode: index {head.codebook_sizes[0]} in codebook 0 is outside "
+            f"0..{head.codebook_sizes[0] - 1}.",
+        ),
+        (
+            lambda: head.lookup(torch.full((2, head.num_codebooks), -2)),
+            f"lookup: index -2 in codebook 0 is outside 0..{head.codebook_sizes[0] - 1}.",
+        ),
+        (
+            lambda: head.decode(torch.zeros(2, head.num_codebooks + 1, dtype=torch.int64)),
+            f"decode: expected shape (*grid, {head.num_codebooks}); "
+            f"got (2, {head.num_codebooks + 1}). The last axis is the codebook axis K.",
+        ),
+    ]
+    for call, message in cases:
+        with pytest.raises(ShapeError) as error:
+            call()
+        assert str(error.value).splitlines()[0] == message
+
+
+def test_an_update_with_other_indices_is_named():
+    head = make("vq_ema")
+    with pytest.raises(ShapeError) as error:
+        head.update(torch.zeros(2, 3, D), torch.zeros(2, 4, 1, dtype=torch.int64))
+    assert str(error.value) == (
+        "update: expected indices of shape (2, 3, 1); got (2, 4, 1). "
+        "Pass the z and the indices of the same forward."
+    )
+
+
+@pytest.mark.parametrize(("name", "title"), [("vq_ema", "VectorQuantizer"), ("rvq", "Residual")])
+def test_a_forgotten_update_warns_once(name, title):
+    head = make(name)
+    z = torch.randn(1, 2, D)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(250):
+            head(z)
+    assert [str(warning.message) for warning in caught] == [
+        f"{title}: 100 training steps without update(); an EMA codebook only learns there. "
+        "Call quantizer.update(z, out.indices) after optimizer.step(), "
+        "or use codebook_update='gradient'."
+    ]
+
+
+@pytest.mark.parametrize("name", ["vq", "vq_ema", "fsq"])
+def test_no_warning_where_nothing_was_forgotten(name):
+    head = make(name)
+    z = torch.randn(1, 2, D)
+    for i in range(150):
+        out = head(z)
+        if i % 50 == 0:
+            head.update(z, out.indices)
+
+
+# Configs ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", config_names("quantizer"))
+def test_the_comment_of_a_config_says_its_bits(name):
+    head = registry.build("quantizer", read_config("quantizer", name), dim=64)
+    first = (read_path(name)).read_text().splitlines()[0]
+    bits = f"{head.bits_per_position:.2f}".rstrip("0").rstrip(".")
+    assert first.startswith("# ")
+    assert f", {bits} bits" in first
+    codes = f"{head.codebook_sizes[0]:,} codes"
+    count = "" if head.num_codebooks == 1 else f"{head.num_codebooks} x "
+    assert first.startswith(f"# {count}{codes}")
+
+
+def read_path(name):
+    from pathlib import Path
+
+    return Path(__file__).resolve().parents[2] / "conf" / "quantizer" / f"{name}.yaml"
