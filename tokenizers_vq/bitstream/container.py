@@ -14,6 +14,7 @@ from tokenizers_vq.bitstream.header import (
     BATCH,
     CHECKSUM,
     ENTROPY,
+    MAX_CODEBOOKS,
     MAX_INDICES,
     MODEL,
     PRIOR,
@@ -169,10 +170,11 @@ def _check_codes(codes: Codes, prior: CountPrior | None) -> None:
             "Write only what decode needs."
         )
     ranks = (codes.indices.ndim - 2, len(codes.shape))
-    if max(ranks) > 15 or codes.indices.numel() > MAX_INDICES:
+    counts = (max(ranks), len(codes.codebook_sizes), codes.indices.numel())
+    if any(n > most for n, most in zip(counts, (15, MAX_CODEBOOKS, MAX_INDICES), strict=True)):
         raise BitstreamError(
-            f"to_bytes: expected at most 15 axes and {MAX_INDICES} indices; got ranks {ranks} and "
-            f"{codes.indices.numel()} indices. Write several files."
+            f"to_bytes: expected at most 15 axes, {MAX_CODEBOOKS} codebooks and {MAX_INDICES} "
+            f"indices; got {counts[0]}, {counts[1]} and {counts[2]}. Write several files."
         )
     if prior is None:
         return

@@ -20,7 +20,7 @@ SHAPES = (
     (6, 16),
 )  # bins of energy x bins of mean to choose from
 RIDGE = 50.0  # tokens' worth of evidence against every weight
-PULL = 8.0  # counts that a cell borrows from the table above it
+PULL = 32.0  # counts that a cell borrows from the table above it
 
 
 def order0(symbols: Ints, size: int) -> Bytes:

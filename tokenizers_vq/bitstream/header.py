@@ -30,6 +30,7 @@ from tokenizers_vq.errors import BitstreamError
 MAGIC, VERSION = b"tok", 1
 ENTROPY, BATCH, MODEL, PRIOR = 1, 2, 4, 8
 MAX_INDICES = 1 << 28  # of one file: a header of a few bytes must not ask for all memory
+MAX_CODEBOOKS = 1 << 16
 CHECKSUM = 4
 _SHORTEST = len(MAGIC) + 3 + CHECKSUM
 
@@ -159,7 +160,7 @@ class _Reader:
         sizes: list[int] = []
         for _ in range(self.varint()):
             size, count = self.varint(), self.varint()
-            if not size or len(sizes) + count > MAX_INDICES:
+            if not size or len(sizes) + count > MAX_CODEBOOKS:
                 raise malformed(f"{count} codebooks of size {size}")
             sizes += [size] * count
         return tuple(sizes)

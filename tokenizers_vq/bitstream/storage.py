@@ -1,4 +1,19 @@
-"""The file of a count prior: safetensors with integer tables, and a digest of their content."""
+"""The file of a count prior: safetensors with integer tables, and a digest of their content.
+
+Metadata: ``format``, ``sha256`` (``digest``), and ``header``, a JSON object with ``codebook_sizes``,
+``digits`` (the radices each codebook's index is split into, least significant first; all of them
+in order are the K' columns), ``rank`` and ``model``. Tensors, columns one after the other in the
+flat ones:
+
+    shape      int32 (K', 3)  C symbols or classes, cuts of the energy, cuts of the mean
+    order0     uint8          C code lengths in 1/16 bit without context
+    cuts       int32          the cuts of the energy, then of the mean; a bin is the number of cuts
+                              that are at most the score
+    cells      uint8          code lengths (energy bins, mean bins, C)
+    weights    int8 (2, 1 + R, K', K')  ``contexts.scores``
+    classes.k  uint8          zlib stream of the class of every symbol of a large column k; places
+                              in a class go by symbol
+"""
 
 from __future__ import annotations
 
