@@ -1,6 +1,7 @@
 """The file of a count prior: safetensors with integer tables, and a digest of their content.
 
-Metadata: ``format``, ``sha256`` (``digest``), and ``header``, a JSON object with ``codebook_sizes``,
+Metadata: ``format``, ``sha256`` (``digest``), and ``header``, a JSON object with
+    ``codebook_sizes``,
 ``digits`` (the radices each codebook's index is split into, least significant first; all of them
 in order are the K' columns), ``rank`` and ``model``. Tensors, columns one after the other in the
 flat ones:
