@@ -1,10 +1,9 @@
 """The file of a count prior: safetensors with integer tables, and a digest of their content.
 
 Metadata: ``format``, ``sha256`` (``digest``), and ``header``, a JSON object with
-    ``codebook_sizes``,
-``digits`` (the radices each codebook's index is split into, least significant first; all of them
-in order are the K' columns), ``rank`` and ``model``. Tensors, columns one after the other in the
-flat ones:
+``codebook_sizes``, ``digits`` (the radices each codebook's index is split into, least significant
+first; all of them in order are the K' columns), ``rank`` and ``model``. Tensors, columns one after
+the other in the flat ones::
 
     shape      int32 (K', 3)  C symbols or classes, cuts of the energy, cuts of the mean
     order0     uint8          C code lengths in 1/16 bit without context
