@@ -8,6 +8,7 @@ picture first and enlarge it after decoding, which is what anybody short of byte
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -97,17 +98,38 @@ class RateTable:
         return Encoded(pixels, len(data), quality, scale, len(data) <= budget)
 
     def best_quality(self, budget: int, scale: float) -> int | None:
-        """Return the highest quality whose file fits, by bisection; None if not even the lowest."""
+        """Return the highest quality whose file fits; None if not even the lowest does.
+
+        File sizes grow nearly exponentially with the quality, so the search interpolates their
+        logarithm and needs half the encodes of a bisection.
+        """
         low, high = QUALITIES[self.codec]
         if len(self.file(low, scale)) > budget:
             return None
-        while low < high:
-            middle = (low + high + 1) // 2
-            if len(self.file(middle, scale)) <= budget:
-                low = middle
+        fits, fails = low, high + 1
+        for (known, quality), data in self._files.items():
+            if known == scale and len(data) <= budget:
+                fits = max(fits, quality)
+        for (known, quality), data in self._files.items():
+            if known == scale and len(data) > budget and quality > fits:
+                fails = min(fails, quality)
+        while fails - fits > 1:
+            quality = self._guess(budget, scale, fits, fails)
+            if len(self.file(quality, scale)) <= budget:
+                fits = quality
             else:
-                high = middle - 1
-        return low
+                fails = quality
+        return fits
+
+    def _guess(self, budget: int, scale: float, fits: int, fails: int) -> int:
+        """Return the quality to try next, strictly between the two."""
+        if (scale, fails) not in self._files:  # nothing too large is known yet: take a stride
+            return min(max(2 * fits, fits + 16), fails - 1)
+        small, large = len(self.file(fits, scale)), len(self.file(fails, scale))
+        share = math.log(budget / small) / max(math.log(large / small), 1e-9)
+        step = round(share * (fails - fits))
+        # one off the interpolated end, so that a bracket shrinks from both sides
+        return min(max(fits + 1, fits + step), fails - 1)
 
     def best(self, budget: int, scales: Sequence[float] = (1.0,)) -> Encoded:
         """Return the fitting file of highest PSNR over ``scales``, tried in falling order.
@@ -180,10 +202,17 @@ def encode_at_bytes(
 
 
 class Request(NamedTuple):
-    """One picture with the budgets it is to be coded at, in bytes."""
+    """One picture with the budgets it is to be coded at.
+
+    Attributes:
+        image: ``(H, W, 3)`` uint8.
+        budgets: in bytes.
+        equal: which of them is the tokenizer's own file size.
+    """
 
     image: np.ndarray
     budgets: tuple[int, ...]
+    equal: int = 0
 
 
 def encode_many(
@@ -201,14 +230,15 @@ def encode_many(
         workers: threads; default one per core.
 
     Returns:
-        Per picture, per rule of ``RULES``, one ``Encoded`` per budget.
+        Per picture ``best_scale``, one ``Encoded`` per budget, and ``own_size``, one for the budget
+        number ``Request.equal``.
     """
 
     def one(request: Request) -> dict[str, list[Encoded]]:
         table = RateTable(request.image, codec, options)
-        scales = {"own_size": (1.0,), "best_scale": SCALES}
         return {
-            rule: [table.best(budget, scales[rule]) for budget in request.budgets] for rule in RULES
+            "own_size": [table.best(request.budgets[request.equal])],
+            "best_scale": [table.best(budget, SCALES) for budget in request.budgets],
         }
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -139,17 +140,24 @@ class Perceptual(Metric):
 
 @cache
 def _lpips(backbone: str, path: Path) -> LPIPS:
-    import torchmetrics
     from torchvision import models
 
     builder = models.alexnet if backbone == "alex" else models.vgg16
     network = builder(weights=None)
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    heads = Path(torchmetrics.__file__).parent / f"functional/image/lpips_models/{backbone}.pth"
+    heads = _torchmetrics_folder() / f"functional/image/lpips_models/{backbone}.pth"
     table = torch.load(heads, map_location="cpu", weights_only=True)
     columns = [table[f"lin{k}.model.1.weight"].flatten() for k in range(len(TAPS[backbone]))]
     model = LPIPS(network.features, columns, TAPS[backbone])
     return model.eval().requires_grad_(requires_grad=False)
+
+
+def _torchmetrics_folder() -> Path:
+    """Return where torchmetrics lies, which carries the published heads, without importing it."""
+    spec = find_spec("torchmetrics")
+    if spec is None or spec.origin is None:
+        raise MissingExtraError("package torchmetrics, which carries the LPIPS heads, not found")
+    return Path(spec.origin).parent
 
 
 def _unit(x: Tensor) -> Tensor:

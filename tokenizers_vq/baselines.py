@@ -1,0 +1,167 @@
+"""What a reconstruction is compared with: trivial anchors, and classic codecs at equal bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tokenizers_vq import codecs, registry
+from tokenizers_vq.metrics.base import Metric, bootstrap
+from tokenizers_vq.protocol import Protocol, uint8_tensor
+
+CURVE = ("psnr", "ssim")  # measured at every budget; everything else at equal bytes only
+SHOWN = "best_scale"  # the rule of the pictures and of the per-picture rows
+
+
+class Baselines:
+    """Anchors and codecs of one evaluation, measured batch by batch beside the tokenizer.
+
+    Args:
+        protocol: names the anchors, codecs, budgets and metrics.
+        weights: local weights files by key.
+    """
+
+    def __init__(self, protocol: Protocol, weights: Mapping[str, str]) -> None:
+        self.protocol = protocol
+        paired = [one for one in protocol.metrics if one["name"] != "codebook"]
+        curve = [{"name": "similarity", "names": list(CURVE)}]
+        self.anchors = {name: build_metrics(paired, protocol, weights) for name in protocol.anchors}
+        self.metrics = {
+            (codec, rule, factor): build_metrics(
+                paired if factor == 1 else curve, protocol, weights
+            )
+            for codec in protocol.codecs
+            for rule in codecs.RULES
+            for factor in (protocol.budgets if rule == SHOWN else [1])
+        }
+        self.sizes: dict[tuple[str, str, float], list[int]] = {key: [] for key in self.metrics}
+        self.over: dict[tuple[str, str, float], int] = dict.fromkeys(self.metrics, 0)
+        self.pictures: dict[str, list[np.ndarray]] = {}
+
+    def update(self, real: Tensor, n_bytes: Sequence[int]) -> list[dict[str, Any]]:
+        """Add a batch.
+
+        Args:
+            real: the originals, uint8 ``(B, 3, H, W)``.
+            n_bytes: size of the tokenizer's file of each picture.
+
+        Returns:
+            Per picture, per codec, what it did with the same bytes at its best scale.
+            ``pictures`` holds what that looks like until the next batch.
+        """
+        for name, metrics in self.anchors.items():
+            anchor = torch.stack([ANCHOR_IMAGES[name](one) for one in real])
+            for metric in metrics:
+                metric.update(real, anchor)
+        budgets = self.protocol.budgets
+        equal = list(budgets).index(1)
+        requests = [
+            codecs.Request(pixels_of(one), tuple(max(1, int(f * size)) for f in budgets), equal)
+            for one, size in zip(real, n_bytes, strict=True)
+        ]
+        rows: list[dict[str, Any]] = [{} for _ in requests]
+        for codec, options in self.protocol.codecs.items():
+            coded = codecs.encode_many(requests, codec, options)
+            self._add((codec, "own_size", 1), [one["own_size"][0] for one in coded], real)
+            for place, factor in enumerate(budgets):
+                self._add((codec, SHOWN, factor), [one[SHOWN][place] for one in coded], real)
+            column = [one[SHOWN][equal] for one in coded]
+            self.pictures[codec] = [one.image for one in column]
+            psnr = _psnr(self.metrics[codec, SHOWN, 1])[-len(rows) :]
+            for row, one, value in zip(rows, column, psnr, strict=True):
+                row[codec] = {"psnr": value, **one._asdict()}
+                del row[codec]["image"]
+        return rows
+
+    def anchor_values(self) -> dict[str, dict[str, float | None]]:
+        """Return the metrics of every anchor."""
+        return {name: _values(metrics) for name, metrics in self.anchors.items()}
+
+    def points(self, psnr: Sequence[float]) -> dict[str, Any]:
+        """Return, per codec and rule, one point per budget.
+
+        Args:
+            psnr: of the tokenizer's reconstructions in dB, picture by picture.
+        """
+        table: dict[str, Any] = {}
+        for key, metrics in self.metrics.items():
+            codec, rule, factor = key
+            point = {
+                "factor": factor,
+                "n_bytes": sum(self.sizes[key]) / len(self.sizes[key]),
+                "over_budget": self.over[key],
+                "metrics": _values(metrics),
+            }
+            if factor == 1:
+                point["psnr_gain"] = self._gain(psnr, _psnr(metrics))
+            table.setdefault(codec, {}).setdefault(rule, []).append(point)
+        return table
+
+    def _add(self, key: tuple[str, str, float], column: list[codecs.Encoded], real: Tensor) -> None:
+        fake = torch.stack([torch.from_numpy(one.image).permute(2, 0, 1) for one in column])
+        for metric in self.metrics[key]:
+            metric.update(real, fake.contiguous())
+        self.sizes[key] += [one.n_bytes for one in column]
+        self.over[key] += sum(not one.fits for one in column)
+
+    def _gain(self, ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
+        """Return the mean PSNR advantage of the tokenizer in dB, paired by picture."""
+        gain = torch.tensor(ours, dtype=torch.float64) - torch.tensor(theirs, dtype=torch.float64)
+        interval = bootstrap(
+            lambda rows: float(gain[rows].mean()),
+            len(gain),
+            self.protocol.resamples,
+            self.protocol.seed,
+        )
+        return {"value": float(gain.mean()), "interval": interval}
+
+
+def build_metrics(
+    configs: Sequence[Mapping[str, Any]], protocol: Protocol, weights: Mapping[str, str]
+) -> list[Metric]:
+    """Build the metrics that ``configs`` name, with the protocol's seed and resamples."""
+    shared = {"weights": weights, "resamples": protocol.resamples, "seed": protocol.seed}
+    return [registry.build("metric", config, **shared) for config in configs]
+
+
+def pixels_of(image: Tensor) -> np.ndarray:
+    """Return a uint8 picture ``(3, H, W)`` as ``(H, W, 3)``."""
+    pixels: np.ndarray = image.permute(1, 2, 0).contiguous().numpy()
+    return pixels
+
+
+def _psnr(metrics: Sequence[Metric]) -> list[float]:
+    return next(rows["psnr"] for rows in (one.rows() for one in metrics) if "psnr" in rows)
+
+
+def _values(metrics: Sequence[Metric]) -> dict[str, float | None]:
+    return {name: score.value for one in metrics for name, score in one.compute().items()}
+
+
+def _same(image: Tensor) -> Tensor:
+    return image.clone()
+
+
+def _jpeg_q75(image: Tensor) -> Tensor:
+    table = codecs.RateTable(pixels_of(image), "jpeg")
+    return torch.from_numpy(table.decode(75, 1.0, 0).image).permute(2, 0, 1)
+
+
+def _down_up(image: Tensor) -> Tensor:
+    picture = Image.fromarray(pixels_of(image))
+    small = picture.resize(
+        (max(1, picture.width // 2), max(1, picture.height // 2)), Image.Resampling.LANCZOS
+    )
+    return uint8_tensor(small.resize(picture.size, Image.Resampling.LANCZOS))
+
+
+ANCHOR_IMAGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": _same,
+    "jpeg_q75": _jpeg_q75,
+    "down_up_2x": _down_up,
+}

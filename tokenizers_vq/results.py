@@ -1,0 +1,234 @@
+"""Result files: written whole or not at all, read strictly, tabled only with their like."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tokenizers_vq.errors import ConfigError
+
+SCHEMA = 1
+PACKAGES = (
+    "tokenizers-vq", "torch", "torchvision", "torchmetrics", "numpy", "pillow",
+    "efficientnet-lite-pytorch", "torch-fidelity",
+)  # fmt: skip
+COLUMNS = (
+    "psnr", "ssim", "ms_ssim", "lpips-alex", "cos-EffLite0", "rFD-EffLite0", "rFID", "bpp",
+    "n_bytes", "usage", "dead_codes",
+)  # fmt: skip
+LABELS = {
+    "psnr": "PSNR dB", "psnr_pooled": "PSNR of mean error dB", "ssim": "SSIM",
+    "ms_ssim": "MS-SSIM", "lpips-alex": "LPIPS-alex", "lpips-vgg": "LPIPS-vgg",
+    "bpp": "bits per pixel (file)", "n_bytes": "bytes per image (file)",
+    "fixed_bytes": "bytes per image (fixed-length tokens)",
+    "nominal_bpp": "bits per pixel (nominal)", "usage": "codebook usage",
+    "perplexity": "perplexity", "entropy_bits": "marginal entropy, bit per position",
+    "joint_bits": "joint entropy, bit per position", "dead_codes": "dead codes",
+}  # fmt: skip
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a crash leaves the old one or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write plain data as JSON, atomically; infinities and NaN are an error, not a file."""
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object per line, atomically."""
+    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def read_result(path: str | Path) -> dict[str, Any]:
+    """Return a result file.
+
+    Raises:
+        ConfigError: it is not a result of this schema.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(
+            f"read_result: expected JSON in '{path}'; got {error}. Evaluate again."
+        ) from error
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if schema != SCHEMA:
+        raise ConfigError(
+            f"read_result: expected schema {SCHEMA} in '{path}'; got {schema}. Evaluate again."
+        )
+    return dict(data)
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Return what a number may depend on beside its protocol: versions, commit, machine."""
+    versions: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {
+        "commit": _commit(Path(__file__).resolve().parents[1] / ".git"),
+        "python": platform.python_version(),
+        "versions": versions,
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def results_table(results: Sequence[Mapping[str, Any]], columns: Sequence[str] = COLUMNS) -> str:
+    """Return one Markdown table, a row per result, best PSNR first.
+
+    Columns that no result has are left out; a skipped or missing number is an empty cell.
+
+    Raises:
+        ConfigError: the results differ in protocol, data or number of pictures.
+    """
+    check_comparable(results)
+    shown = [name for name in columns if any(cell(result, name) for result in results)]
+    lines = ["| tokenizer | " + " | ".join(label(name) for name in shown) + " |"]
+    lines.append("|---|" + "---:|" * len(shown))
+    for result in sorted(results, key=_quality):
+        cells = " | ".join(cell(result, name) for name in shown)
+        lines.append(f"| {result['tokenizer']['name']} | {cells} |")
+    return "\n".join([*lines, "", footnote(results[0])])
+
+
+def check_comparable(results: Sequence[Mapping[str, Any]]) -> None:
+    """Raise unless all results have one protocol, one data set and one number of pictures.
+
+    Raises:
+        ConfigError: they do not, or there are none.
+    """
+    if not results:
+        raise ConfigError("results: expected at least one; got none. Run an evaluation first.")
+    for what, key in (("protocol", _protocol), ("data set", _data), ("number of pictures", _n)):
+        found = sorted({key(result) for result in results})
+        if len(found) > 1:
+            raise ConfigError(
+                f"results: expected one {what} in a table; got {', '.join(found)}. "
+                "Make one table for each."
+            )
+
+
+def metric_table(result: Mapping[str, Any]) -> str:
+    """Return every metric of one result as a Markdown table, with interval, n and reasons."""
+    lines = ["| metric | value | 95 % interval | n |", "|---|---:|---:|---:|"]
+    for name, score in result["metrics"].items():
+        if score["status"] != "ok":
+            lines.append(f"| {label(name)} | skipped: {score['reason']} | | |")
+            continue
+        interval = score["interval"]
+        low_high = "" if interval is None else " .. ".join(number(one) for one in interval)
+        lines.append(f"| {label(name)} | {number(score['value'])} | {low_high} | {score['n']:,} |")
+    for name, value in result["throughput"].items():
+        if isinstance(value, float):
+            lines.append(f"| {name.replace('_', ' ')} | {number(value)} | | |")
+    return "\n".join([*lines, "", footnote(result)])
+
+
+def codec_table(result: Mapping[str, Any]) -> str:
+    """Return the comparison at equal real bytes as a Markdown table; empty without codecs."""
+    names = [n for n in ("psnr", "ssim", "cos-EffLite0", "rFD-EffLite0") if cell(result, n)]
+    heading = " | ".join(label(name) for name in names)
+    lines = [
+        f"| at equal bytes | rule | bytes | {heading} | tokenizer's PSNR is |",
+        "|---|---|---:|" + "---:|" * (len(names) + 1),
+    ]
+    own = " | ".join(cell(result, name) for name in names)
+    lines.append(f"| **{result['tokenizer']['name']}** | | {cell(result, 'n_bytes')} | {own} | |")
+    for codec, rules in result["baselines"].items():
+        for rule, points in rules.items():
+            point = next(one for one in points if one["factor"] == 1)
+            values = " | ".join(number(point["metrics"].get(name)) for name in names)
+            over = f" ({point['over_budget']} over)" if point["over_budget"] else ""
+            gain = point["psnr_gain"]
+            low, high = gain["interval"] or (gain["value"], gain["value"])
+            lines.append(
+                f"| {codec.upper()} | {rule.replace('_', ' ')} | "
+                f"{number(point['n_bytes'])}{over} | {values} | "
+                f"{gain['value']:+.2f} dB ({low:+.2f} .. {high:+.2f}) |"
+            )
+    return "\n".join(lines) if result["baselines"] else ""
+
+
+def footnote(result: Mapping[str, Any]) -> str:
+    """Return the one line without which the numbers mean nothing."""
+    data = result["data"]
+    commit = (result["environment"]["commit"] or "unknown")[:10]
+    return (
+        f"Protocol {_protocol(result)}; data {data['name']} ({data['sha256'][:12]}), "
+        f"{data['n']} pictures; commit {commit}; seed {result['seed']}."
+    )
+
+
+def label(name: str) -> str:
+    """Return the name of a metric as it is printed."""
+    return LABELS.get(name, name)
+
+
+def cell(result: Mapping[str, Any], name: str) -> str:
+    """Return a metric's value as text, empty when there is none."""
+    score = result["metrics"].get(name)
+    return "" if score is None else number(score["value"])
+
+
+def number(value: float | None) -> str:
+    """Return four significant digits, thousands separated; None is empty."""
+    if value is None:
+        return ""
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    digits = 0 if abs(value) >= 1000 else 2 if abs(value) >= 10 else 3 if abs(value) >= 1 else 4
+    return f"{value:,.{digits}f}"
+
+
+def _quality(result: Mapping[str, Any]) -> float:
+    score = result["metrics"].get("psnr")
+    return -(score["value"] or 0.0) if score else 0.0
+
+
+def _protocol(result: Mapping[str, Any]) -> str:
+    return f"{result['protocol']['name']}@{result['protocol']['hash']}"
+
+
+def _data(result: Mapping[str, Any]) -> str:
+    return f"{result['data']['name']}@{result['data']['sha256'][:12]}"
+
+
+def _n(result: Mapping[str, Any]) -> str:
+    return str(result["data"]["n"])
+
+
+def _commit(git: Path) -> str | None:
+    """Return the checked-out commit by reading ``.git``, None outside a clone."""
+    head = git / "HEAD"
+    if not head.is_file():
+        return None
+    text = head.read_text().strip()
+    if not text.startswith("ref: "):
+        return text
+    name = text.removeprefix("ref: ")
+    if (git / name).is_file():
+        return (git / name).read_text().strip()
+    packed = git / "packed-refs"
+    lines = packed.read_text().splitlines() if packed.is_file() else []
+    return next((line.split()[0] for line in lines if line.endswith(f" {name}")), None)
