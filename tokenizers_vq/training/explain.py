@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from tokenizers_vq.errors import (
     CheckpointError,
@@ -58,12 +58,10 @@ def explain(error: BaseException, conf: Path) -> str:
     override = re.search(r"Could not override '([^']+)'", text)
     if override:
         return _unknown_key(override.group(1), conf)
-    if isinstance(error, MissingMandatoryValue):
-        key = re.search(r"full_key: (\S+)", text) or re.search(
-            r"Missing mandatory value: (\S+)", text
-        )
-        named = key.group(1) if key else "an option"
-        return f"train: expected a value of {named}; got none. Add {named}=... to the command."
+    unset = re.search(r"Missing mandatory value: (\S+)", text)
+    if unset:
+        key = unset.group(1)
+        return f"train: expected a value of {key}; got none. Add {key}=... to the command."
     return "\n".join(line.strip() for line in text.strip().splitlines()[:2])
 
 

@@ -76,19 +76,19 @@ def _resumed(config: Mapping[str, Any]) -> RunFolder | None:
         return RunFolder(path.parent, path)
     if folder:
         return RunFolder(Path(folder), _existing(Path(folder)))
-    # names begin with the date, so the last one is the newest
-    runs = sorted(Path(config["outputs"]).glob(f"*_{config['name']}/{LAST}"))
+    found = Path(config["outputs"]).glob(f"*_{config['name']}/{LAST}")
+    runs = sorted(found, key=lambda path: path.stat().st_mtime_ns)
     return RunFolder(runs[-1].parent, runs[-1]) if runs else None
 
 
 def _new_folder(config: Mapping[str, Any]) -> Path:
     if config["folder"]:
         return Path(config["folder"])
-    stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{config['name']}"
-    path = Path(config["outputs"]) / stem
+    date, count = f"{datetime.now():%Y-%m-%d_%H-%M-%S}", 1
+    path = Path(config["outputs"]) / f"{date}_{config['name']}"
     while path.exists():  # two runs of a sweep may begin in one second
-        stem = stem.replace(f"_{config['name']}", f"+_{config['name']}", 1)
-        path = Path(config["outputs"]) / stem
+        count += 1
+        path = Path(config["outputs"]) / f"{date}-{count}_{config['name']}"
     return path
 
 

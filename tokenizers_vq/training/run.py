@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -31,7 +31,12 @@ from tokenizers_vq.training.folder import RunFolder, is_first_process, open_fold
 from tokenizers_vq.training.module import TokenizerModule
 
 # What Lightning says about loaders and loggers that are as we want them.
-HARMLESS = (".*does not have many workers.*", ".*log_every_n_steps.*", ".*LeafSpec.*")
+HARMLESS = (
+    ".*does not have many workers.*",
+    ".*log_every_n_steps.*",
+    ".*LeafSpec.*",
+    ".*no `val_dataloader`.*",
+)
 # Lightning refuses these under manual optimization; the recipe does their work.
 ELSEWHERE = {"gradient_clip_val": "optim.clip", "accumulate_grad_batches": "optim.accumulate"}
 
@@ -163,26 +168,45 @@ def main(arguments: list[str] | None = None) -> int:
     """
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words or bool(os.environ.get("HYDRA_FULL_ERROR"))
-    words = [freed(word) for word in words if word != "--debug"]
-    finished = True
+    codes = [0]
 
     def task(cfg: DictConfig) -> None:
-        nonlocal finished
-        if cfg.name is None:
-            choice = HydraConfig.get().runtime.choices
-            cfg.name = f"{choice['backbone']}_{choice['quantizer']}.{choice['data']}"
-        finished = run(cfg).finished and finished
+        _name(cfg, HydraConfig.get().runtime.choices)
+        with _explained(codes, debug):
+            codes.append(0 if run(cfg).finished else 130)
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through, to be explained below
-    sys.argv[1:] = words
+    arguments_before, sys.argv[1:] = (
+        sys.argv[1:],
+        [freed(word) for word in words if word != "--debug"],
+    )
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through, to be explained
     try:
-        hydra.main(version_base="1.3", config_path=str(conf()), config_name="train")(task)()
-    except (*USER_ERRORS, HydraException) as error:
-        if debug:
-            raise
-        sys.stderr.write(f"{explain(error, conf())}\n")
-        return 2
-    return 0 if finished else 130
+        with _explained(codes, debug):
+            hydra.main(version_base="1.3", config_path=str(conf()), config_name="train")(task)()
+    finally:
+        sys.argv[1:] = arguments_before
+        if not debug:
+            os.environ.pop("HYDRA_FULL_ERROR")
+    return max(codes)
+
+
+def compose(overrides: Sequence[str] = ()) -> DictConfig:
+    """Return the configuration of a run, as the command line ``train.py <overrides>`` has it.
+
+    Args:
+        overrides: words like ``quantizer=vq`` and ``optim.lr=1e-3``.
+
+    Raises:
+        HydraException: a group, option or key does not exist.
+    """
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf())):
+        words = [freed(word) for word in overrides]
+        cfg = hydra.compose("train", words, return_hydra_config=True)
+    choices = cfg.hydra.runtime.choices
+    with open_dict(cfg):
+        del cfg.hydra
+    _name(cfg, choices)
+    return cfg
 
 
 def conf() -> Path:
@@ -238,6 +262,27 @@ def _check_options(node: Any, path: str) -> None:
     for name in map(str, node):
         if not OmegaConf.is_missing(node, name):
             _check_options(node[name], f"{path}.{name}")
+
+
+@contextmanager
+def _explained(codes: list[int], debug: bool) -> Iterator[None]:
+    """Write what is wrong with a configuration in a sentence and note exit code 2.
+
+    A sweep goes on with its next run.
+    """
+    try:
+        yield
+    except (*USER_ERRORS, HydraException) as error:
+        if debug:
+            raise
+        sys.stderr.write(f"{explain(error, conf())}\n")
+        codes.append(2)
+
+
+def _name(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
+    """Name a run after what it is made of, unless it has a name."""
+    if cfg.name is None:
+        cfg.name = f"{choices['backbone']}_{choices['quantizer']}.{choices['data']}"
 
 
 def _plain(cfg: Any) -> dict[str, Any]:
