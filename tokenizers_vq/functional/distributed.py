@@ -56,25 +56,25 @@ class _Total(torch.autograd.Function):
 
 
 def gather_rows(rows: Tensor, limit: int) -> Tensor:
-    """Return the rows of all ranks in rank order, the same tensor on every rank.
+    """Return rows of all ranks in rank order, the same tensor on every rank.
 
     Args:
         rows: ``(n, d)`` float32; every rank has its own ``n``, also 0.
-        limit: at most this many rows of each rank take part, evenly spaced.
+        limit: at most this many rows of all ranks together take part, evenly spaced. So the result
+            is what one process with the joined rows would take.
 
     Returns:
-        ``(m, d)``, ``m`` at most ``limit`` times the number of ranks.
+        ``(m, d)``, ``m`` the smaller of ``limit`` and the number of rows.
     """
-    if rows.shape[0] > limit:
-        picks = torch.linspace(0, rows.shape[0] - 1, limit, device=rows.device)
-        rows = rows[picks.round().long()]
-    if world_size() == 1:
-        return rows
     counts = torch.zeros(world_size(), device=rows.device)
-    counts[dist.get_rank()] = rows.shape[0]
-    dist.all_reduce(counts)
-    sizes = [int(count) for count in counts]
-    pool = rows.new_zeros(len(sizes), max(sizes), rows.shape[1])
-    pool[dist.get_rank(), : rows.shape[0]] = rows
-    dist.all_reduce(pool)
-    return torch.cat([pool[rank, :size] for rank, size in enumerate(sizes)])
+    rank = dist.get_rank() if world_size() > 1 else 0
+    counts[rank] = rows.shape[0]
+    (counts,) = sum_over_ranks(counts)
+    total, first = int(counts.sum()), int(counts[:rank].sum())
+    picks = (
+        torch.linspace(0, total - 1, min(limit, total), dtype=torch.float64).round().long() - first
+    )
+    mine = (picks >= 0) & (picks < rows.shape[0])
+    pool = rows.new_zeros(picks.numel(), rows.shape[1])
+    pool[mine.to(rows.device)] = rows[picks[mine].to(rows.device)]
+    return sum_over_ranks(pool)[0]

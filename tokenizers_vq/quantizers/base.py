@@ -7,52 +7,17 @@ turns latents ``(B, *grid, D)`` of any rank and dtype into such rows and back.
 import math
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tokenizers_vq.errors import ShapeError, check_indices
-from tokenizers_vq.functional.entropy import weighted_mean
 from tokenizers_vq.functional.straight_through import straight_through
+from tokenizers_vq.quantizers.flat import Flat, Tokens, float32_island, is_finite, linear
 from tokenizers_vq.types import Quantized
 
 PATIENCE = 100  # training forwards without update() before a head that learns there says so
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """What is known about the flat rows besides their values.
-
-    Attributes:
-        valid: ``(N,)`` bool, rows that count in losses.
-        item: ``(N,)`` int64, the item of the batch that a row belongs to.
-        batch: number of items B.
-    """
-
-    valid: Tensor
-    item: Tensor
-    batch: int
-
-
-@dataclass(frozen=True)
-class Flat:
-    """What a head makes of flat rows.
-
-    Attributes:
-        out: ``(N, d)`` float32, the codes with the gradient of the estimator.
-        indices: ``(N, K)`` int64.
-        loss: ``()`` float32.
-        terms: unweighted means.
-    """
-
-    out: Tensor
-    indices: Tensor
-    loss: Tensor
-    terms: dict[str, Tensor]
 
 
 class Quantizer(nn.Module):
@@ -248,7 +213,7 @@ class Quantizer(nn.Module):
         with float32_island(z.device):
             rows = z.detach().reshape(-1, self.dim).float()
             index = indices.reshape(-1, self.num_codebooks)
-            seen, finite = (index >= 0).any(-1), _is_finite(rows)
+            seen, finite = (index >= 0).any(-1), is_finite(rows)
             use = seen & finite
             self.update_rows(rows[use], index[use], (seen & ~finite).sum().float())
 
@@ -275,9 +240,9 @@ class Quantizer(nn.Module):
         Both have the same value. A residual stack passes a detached source: then the output's
         gradient reaches the maps to and from the code width, and no further.
         """
-        u = _linear(self.project_in, rows)
-        flat = self.quantize(u, u if source is rows else _linear(self.project_in, source), tokens)
-        return Flat(_linear(self.project_out, flat.out), flat.indices, flat.loss, flat.terms)
+        u = linear(self.project_in, rows)
+        flat = self.quantize(u, u if source is rows else linear(self.project_in, source), tokens)
+        return Flat(linear(self.project_out, flat.out), flat.indices, flat.loss, flat.terms)
 
     def quantize(self, u: Tensor, source: Tensor, tokens: Tokens) -> Flat:
         """Do the same for ``u (N, d)`` in the width of the codes."""
@@ -289,16 +254,16 @@ class Quantizer(nn.Module):
 
     def encode_rows(self, rows: Tensor) -> Tensor:
         """Return the indices ``(N, K)`` of ``rows (N, D)``."""
-        return self.code_indices(_linear(self.project_in, rows))
+        return self.code_indices(linear(self.project_in, rows))
 
     def decode_rows(self, indices: Tensor) -> Tensor:
         """Return the rows ``(N, D)`` of ``indices (N, K)``; zeros where all K are -1."""
-        out = _linear(self.project_out, self._vectors(indices))
+        out = linear(self.project_out, self._vectors(indices))
         return torch.where((indices >= 0).any(-1, keepdim=True), out, 0.0)
 
     def update_rows(self, rows: Tensor, indices: Tensor, skipped: Tensor) -> bool:
         """Change the state from ``rows (N, D)``; return whether the codebook was replaced."""
-        return self.code_update(_linear(self.project_in, rows), indices, skipped)
+        return self.code_update(linear(self.project_in, rows), indices, skipped)
 
     # ---------------------------------------------------------------------------------------------
 
@@ -337,7 +302,7 @@ class Quantizer(nn.Module):
         gather = keep is not None and not torch.compiler.is_compiling()
         if keep is not None and gather:
             rows, item = rows[keep], item[keep]
-        valid = _is_finite(rows)
+        valid = is_finite(rows)
         rows = torch.where(valid[:, None], rows, 0.0)
         if keep is not None and not gather:
             valid = valid & keep
@@ -380,41 +345,3 @@ class Quantizer(nn.Module):
             if after.dtype != before.dtype:
                 setattr(self, name, before.to(after.device))
         return self
-
-
-def float32_island(device: torch.device) -> AbstractContextManager[Any]:
-    """Return a context without autocast on ``device``: codes are searched in float32."""
-    if not torch.amp.is_autocast_available(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
-
-
-def mean_square(a: Tensor, b: Tensor, valid: Tensor) -> Tensor:
-    """Return the mean of ``(a - b)^2`` over valid rows and all columns, ``()``; 0 without rows.
-
-    Args:
-        a: ``(N, d)``.
-        b: ``(N, d)``.
-        valid: ``(N,)`` bool.
-    """
-    return weighted_mean((a - b).square().mean(-1), valid)
-
-
-def mean_terms(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Return each term's mean over the parts that have it."""
-    names = dict.fromkeys(name for part in parts for name in part)
-    return {
-        name: torch.stack([part[name] for part in parts if name in part]).mean() for name in names
-    }
-
-
-def _is_finite(rows: Tensor) -> Tensor:
-    """Return ``(N,)``: whether lengths, and so distances and losses, are finite numbers."""
-    return torch.isfinite(rows.detach().square().sum(-1))
-
-
-def _linear(layer: nn.Linear | None, x: Tensor) -> Tensor:
-    """Apply a layer in float32, whatever dtype its weights have."""
-    if layer is None:
-        return x
-    return F.linear(x, layer.weight.float(), layer.bias.float())

@@ -11,7 +11,8 @@ from torch import Tensor
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.functional.entropy import batch_entropy, sample_entropy
 from tokenizers_vq.functional.radix import pack_bits, unpack_bits
-from tokenizers_vq.quantizers.base import Quantizer, mean_square
+from tokenizers_vq.quantizers.base import Quantizer
+from tokenizers_vq.quantizers.flat import mean_square
 
 MAX_BITS = 62  # one int64 index
 

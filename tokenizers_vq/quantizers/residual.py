@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from tokenizers_vq.errors import ConfigError, ShapeError
-from tokenizers_vq.quantizers.base import Flat, Quantizer, Tokens, mean_terms
+from tokenizers_vq.quantizers.base import Quantizer
+from tokenizers_vq.quantizers.flat import Flat, Tokens, mean_terms
 
 
 class Residual(Quantizer):

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.ops import nearest_code
-from tokenizers_vq.quantizers.base import Quantizer, mean_square
+from tokenizers_vq.quantizers.base import Quantizer
+from tokenizers_vq.quantizers.flat import mean_square
 
 
 class SimVQ(Quantizer):

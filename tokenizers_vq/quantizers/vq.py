@@ -16,7 +16,8 @@ from tokenizers_vq.functional.codebook import ema_step, kmeans, restart_dead, st
 from tokenizers_vq.functional.distributed import gather_rows, sum_over_ranks
 from tokenizers_vq.functional.straight_through import rotate_to, straight_through
 from tokenizers_vq.ops import nearest_code
-from tokenizers_vq.quantizers.base import Quantizer, mean_square
+from tokenizers_vq.quantizers.base import Quantizer
+from tokenizers_vq.quantizers.flat import mean_square
 
 CHOICES = {
     "codebook_update": ("gradient", "ema"),
@@ -63,12 +64,13 @@ class VectorQuantizer(Quantizer):
         torch.Size([2, 4, 4, 1])
     """
 
-    float32_buffers: tuple[str, ...] = ("cluster_size", "initialized", "nonfinite")
+    float32_buffers: tuple[str, ...] = ("cluster_size", "initialized", "nonfinite", "updates")
     codebook: Tensor
     cluster_size: Tensor
     cluster_sum: Tensor
     initialized: Tensor
     nonfinite: Tensor
+    updates: Tensor
 
     def __init__(  # noqa: PLR0913 - one flat list of options is what a config file holds
         self,
@@ -149,6 +151,7 @@ class VectorQuantizer(Quantizer):
         self.nonfinite += skipped
         if not bool(counts.sum() > 0):
             return False
+        self.updates += 1
         if self.kmeans_init != "none" and not bool(self.initialized):
             self._start_from(u)
             return True
@@ -174,7 +177,7 @@ class VectorQuantizer(Quantizer):
         pool = gather_rows(u, limit=self.codebook_sizes[0])
         before = self.cluster_size.clone()
         codes, n = restart_dead(
-            self.codebook.float(), before, pool, self.restart_threshold, self._generator(pool)
+            self.codebook.float(), before, pool, self.restart_threshold, self._generator()
         )
         moved = n != before
         self.codebook[moved] = codes[moved].to(self.codebook.dtype)
@@ -191,7 +194,7 @@ class VectorQuantizer(Quantizer):
             candidates=pool,
             seeding=self.kmeans_init,
             cosine=self.metric == "cosine",
-            generator=self._generator(pool),
+            generator=self._generator(),
             all_reduce=sum_over_ranks,
         )
         self.codebook.copy_(codes)
@@ -200,13 +203,12 @@ class VectorQuantizer(Quantizer):
             self.cluster_sum.copy_(codes * self.cluster_size[:, None])
         self.initialized.fill_(1)
 
-    def _generator(self, pool: Tensor) -> torch.Generator:
-        """Return random numbers that are the same on all ranks and new at every step.
+    def _generator(self) -> torch.Generator:
+        """Return random numbers that are new at every step and the same on all ranks.
 
-        The seed comes from data that all ranks share, because their global generators differ.
+        The global generators of the ranks differ, so the seed is the number of updates so far.
         """
-        seed = int(pool.cpu().double().abs().sum().view(torch.int64)) % 2**31
-        return torch.Generator().manual_seed(seed)
+        return torch.Generator().manual_seed(int(self.updates))
 
     def _signal(self, u: Tensor) -> Tensor:
         return F.normalize(u, dim=-1) if self.metric == "cosine" else u
@@ -230,3 +232,4 @@ class VectorQuantizer(Quantizer):
         self.register_buffer("cluster_size", torch.ones(codes.shape[0]))
         self.register_buffer("initialized", torch.zeros(()))
         self.register_buffer("nonfinite", torch.zeros(()))
+        self.register_buffer("updates", torch.zeros(()))

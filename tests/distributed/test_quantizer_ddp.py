@@ -1,0 +1,127 @@
+"""Two processes with parts of a batch learn what one process learns from all of it."""
+
+import copy
+from datetime import timedelta
+
+import pytest
+import torch
+from torch import distributed as dist
+from torch import multiprocessing
+from torch.nn.parallel import DistributedDataParallel
+
+from tokenizers_vq import registry
+
+D = 4
+EMA = {"name": "vq", "codebook_size": 16, "codebook_update": "ema", "decay": 0.8}
+LFQ = {"name": "lfq", "bits": 8, "inverse_temperature": 1.0, "entropy_weight": 1.0}
+HEADS = {
+    "ema": {**EMA, "restart_threshold": 0.0},
+    "ema_kmeans_restart": {**EMA, "kmeans_init": "plusplus", "restart_threshold": 0.3},
+    "gradient_restart": {"name": "vq", "codebook_size": 16, "restart_threshold": 0.3},
+    "rvq": {
+        "name": "residual",
+        "stages": {"repeat": 2, "of": {**EMA, "metric": "cosine", "kmeans_init": "random"}},
+    },
+    "lfq": LFQ,
+    "lfq_bound": {**LFQ, "bits": 26},
+    "ecsq": {"name": "ecsq", "channels": 3, "rate_weight": 1.0},
+}
+SPLITS = {"even": (10, 10), "uneven": (13, 7), "empty": (20, 0)}
+STEPS = 5
+
+
+def batches():
+    generator = torch.Generator().manual_seed(7)
+    return [torch.randn(20, 3, D, generator=generator) for _ in range(STEPS)]
+
+
+def build(name):
+    torch.manual_seed(1)
+    return registry.build("quantizer", HEADS[name], dim=D)
+
+
+def learn_codebook(head, parts):
+    """Run a few training steps without an optimizer; return everything that changed."""
+    for z in parts:
+        head.update(z, head(z).indices)
+    return head.state_dict()
+
+
+def gradients(module, head, z):
+    """Return the gradient of a loss at every parameter, and the loss."""
+    out = module(z)
+    loss = out.loss + out.z_q.square().mean()  # all parameters take part, as in training
+    loss.backward()
+    grads = {key: p.grad.clone() for key, p in head.named_parameters() if p.grad is not None}
+    return grads | {"loss": loss.detach()}
+
+
+def work(rank, folder, early):
+    """One rank: everything the tests compare, in one process start (they cost seconds)."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/store",
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=60),
+    )
+    results = {}
+    for split, sizes in SPLITS.items():
+        for name in HEADS:
+            head = copy.deepcopy(early[name])  # built before the process group, as Lightning does
+            parts = [z.split(sizes)[rank] for z in batches()]
+            results[split, name] = learn_codebook(head, parts)
+    for name in HEADS:
+        head = copy.deepcopy(early[name])
+        if not list(head.parameters()):
+            continue
+        module = DistributedDataParallel(head)
+        results["gradient", name] = gradients(module, head, batches()[0].split((10, 10))[rank])
+    torch.save(results, f"{folder}/rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    early = {name: build(name) for name in HEADS}
+    context = multiprocessing.spawn(work, args=(str(folder), early), nprocs=2, join=False)
+    try:
+        for _ in range(60):  # each join waits for one process to end, at most 3 seconds
+            if context.join(timeout=3):
+                break
+        else:
+            pytest.fail("two ranks did not finish in 180 seconds")
+    finally:
+        for process in context.processes:
+            process.kill()
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("name", HEADS)
+def test_codebooks_are_bit_identical_over_ranks(ranks, name, split):
+    first, second = (rank[split, name] for rank in ranks)
+    for key in first:
+        assert torch.equal(first[key], second[key]), key
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("name", HEADS)
+def test_codebooks_are_those_of_one_process_with_the_joined_batch(ranks, name, split):
+    expected = learn_codebook(build(name), batches())
+    for key, value in expected.items():
+        torch.testing.assert_close(ranks[0][split, name][key], value, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["gradient_restart", "lfq", "lfq_bound", "ecsq"])
+def test_loss_and_gradient_are_those_of_one_process_with_the_joined_batch(ranks, name):
+    head = build(name)
+    expected = gradients(head, head, batches()[0])
+    first, second = (rank["gradient", name] for rank in ranks)
+    loss = (first.pop("loss") + second["loss"]) / 2
+    torch.testing.assert_close(loss, expected.pop("loss"))
+    assert first.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(first[key], value, atol=1e-6, rtol=1e-4)

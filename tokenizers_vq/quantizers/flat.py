@@ -1,0 +1,81 @@
+"""Flat float32 rows ``(N, d)``: what quantizer heads see of latents, and how they reduce them."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tokenizers_vq.functional.entropy import weighted_mean
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What is known about the flat rows besides their values.
+
+    Attributes:
+        valid: ``(N,)`` bool, rows that count in losses.
+        item: ``(N,)`` int64, the item of the batch that a row belongs to.
+        batch: number of items B.
+    """
+
+    valid: Tensor
+    item: Tensor
+    batch: int
+
+
+@dataclass(frozen=True)
+class Flat:
+    """What a head makes of flat rows.
+
+    Attributes:
+        out: ``(N, d)`` float32, the codes with the gradient of the estimator.
+        indices: ``(N, K)`` int64.
+        loss: ``()`` float32.
+        terms: unweighted means.
+    """
+
+    out: Tensor
+    indices: Tensor
+    loss: Tensor
+    terms: dict[str, Tensor]
+
+
+def float32_island(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context without autocast on ``device``: codes are searched in float32."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+def mean_square(a: Tensor, b: Tensor, valid: Tensor) -> Tensor:
+    """Return the mean of ``(a - b)^2`` over valid rows and all columns, ``()``; 0 without rows.
+
+    Args:
+        a: ``(N, d)``.
+        b: ``(N, d)``.
+        valid: ``(N,)`` bool.
+    """
+    return weighted_mean((a - b).square().mean(-1), valid)
+
+
+def mean_terms(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return each term's mean over the parts that have it."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {
+        name: torch.stack([part[name] for part in parts if name in part]).mean() for name in names
+    }
+
+
+def is_finite(rows: Tensor) -> Tensor:
+    """Return ``(N,)``: whether lengths, and so distances and losses, are finite numbers."""
+    return torch.isfinite(rows.detach().square().sum(-1))
+
+
+def linear(layer: nn.Linear | None, x: Tensor) -> Tensor:
+    """Apply a layer in float32, whatever dtype its weights have."""
+    if layer is None:
+        return x
+    return F.linear(x, layer.weight.float(), layer.bias.float())
