@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from tokenizers_vq import codecs, registry
-from tokenizers_vq.metrics.base import Metric, bootstrap
+from tokenizers_vq.metrics.base import Metric, mean_interval
 from tokenizers_vq.protocol import Protocol, uint8_tensor
 
 CURVE = ("psnr", "ssim")  # measured at every budget; everything else at equal bytes only
@@ -29,6 +30,7 @@ class Baselines:
     def __init__(self, protocol: Protocol, weights: Mapping[str, str]) -> None:
         self.protocol = protocol
         paired = [one for one in protocol.metrics if one["name"] != "codebook"]
+        protocol = replace(protocol, resamples=0)  # intervals are given for the gain alone
         curve = [{"name": "similarity", "names": list(CURVE)}]
         self.anchors = {name: build_metrics(paired, protocol, weights) for name in protocol.anchors}
         self.metrics = {
@@ -112,12 +114,7 @@ class Baselines:
     def _gain(self, ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
         """Return the mean PSNR advantage of the tokenizer in dB, paired by picture."""
         gain = torch.tensor(ours, dtype=torch.float64) - torch.tensor(theirs, dtype=torch.float64)
-        interval = bootstrap(
-            lambda rows: float(gain[rows].mean()),
-            len(gain),
-            self.protocol.resamples,
-            self.protocol.seed,
-        )
+        interval = mean_interval(gain, self.protocol.resamples, self.protocol.seed)
         return {"value": float(gain.mean()), "interval": interval}
 
 

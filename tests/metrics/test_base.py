@@ -3,7 +3,7 @@ import torch
 
 from tokenizers_vq import registry
 from tokenizers_vq.errors import ConfigError, ShapeError
-from tokenizers_vq.metrics.base import Metric, bootstrap, mean_score
+from tokenizers_vq.metrics.base import Metric, bootstrap, mean_interval, mean_score
 from tokenizers_vq.types import Codes
 
 
@@ -78,6 +78,12 @@ def test_bootstrap_interval_of_a_normal_mean():
     low, high = bootstrap(lambda rows: float(sample[rows].mean()), 400, 2000, 0)
     assert high - low == pytest.approx(2 * 1.96 * float(sample.std()) / 20, rel=0.1)
     assert low < float(sample.mean()) < high
+
+
+def test_the_fast_interval_of_a_mean_is_the_general_one():
+    sample = torch.rand(9, dtype=torch.float64)
+    general = bootstrap(lambda rows: float(sample[rows].mean()), 9, 50, 3)
+    assert mean_interval(sample, 50, 3) == pytest.approx(general)
 
 
 def test_bootstrap_is_repeatable_and_needs_two_images():

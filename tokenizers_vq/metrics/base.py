@@ -73,6 +73,17 @@ def bootstrap(
     return low, high
 
 
+def mean_interval(values: Tensor, resamples: int, seed: int) -> tuple[float, float] | None:
+    """Return ``bootstrap`` of the mean of ``values (n,)``, all draws at once."""
+    n = len(values)
+    if n < 2 or resamples < 1:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    means = values.double()[torch.randint(n, (resamples, n), generator=generator)].mean(1)
+    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
+
+
 def mean_score(
     values: Sequence[float], resamples: int, seed: int, *, unit: str = "", higher: bool | None
 ) -> Score:
@@ -80,7 +91,7 @@ def mean_score(
     if not values:
         return skipped(NO_UPDATE)
     column = torch.tensor(values, dtype=torch.float64)
-    interval = bootstrap(lambda rows: float(column[rows].mean()), len(values), resamples, seed)
+    interval = mean_interval(column, resamples, seed)
     return Score(float(column.mean()), len(values), interval, unit, higher)
 
 

@@ -20,6 +20,7 @@ from tokenizers_vq.errors import ShapeError, check_indices
 from tokenizers_vq.metrics.base import NO_UPDATE, Metric, Score, skipped
 from tokenizers_vq.types import Codes
 
+SHOWN = 8  # codebooks whose frequencies are kept for the report
 USAGE_AT = (2**12, 2**16, 2**20)  # token counts at which usage is comparable
 
 
@@ -53,6 +54,20 @@ def expected_usage(counts: Tensor, size: int, tokens: int) -> float | None:
     )
     hit = torch.where(left >= tokens, 1 - log_miss.exp(), torch.ones_like(n))
     return float(hit.sum()) / size
+
+
+def pooled_frequencies(counts: Tensor, size: int, bars: int = 160) -> list[float]:
+    """Return at most ``bars`` mean counts, most frequent codes first, dead codes last.
+
+    Args:
+        counts: ``(codes seen,)``, sorted in falling order.
+        size: codes in the codebook.
+        bars: codes are pooled into that many groups of nearly one size.
+    """
+    ends = [size * k // min(bars, size) for k in range(min(bars, size) + 1)]
+    total = torch.cat([torch.zeros(1, dtype=torch.float64), counts.double().cumsum(0)])
+    sums = [float(total[min(end, len(counts))]) for end in ends]
+    return [round((b - a) / (j - i), 4) for a, b, i, j in _pairs(sums, ends)]
 
 
 class Codebook(Metric):
@@ -136,7 +151,15 @@ class Codebook(Metric):
         return {
             "usage": Score(
                 _mean(usage), tokens, None, "of codes", True,
-                detail={**seen, "per_codebook": usage, "at_tokens": curve},
+                detail={
+                    **seen,
+                    "per_codebook": usage,
+                    "at_tokens": curve,
+                    "frequencies": [
+                        pooled_frequencies(column, size)
+                        for column, size in zip(columns[:SHOWN], self.sizes, strict=False)
+                    ],
+                },
             ),
             "perplexity": Score(
                 _mean(perplexity), tokens, None, "codes", True,
@@ -176,6 +199,10 @@ def _merged(rows: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     distinct, place = torch.unique(rows, dim=0, return_inverse=True)
     summed = torch.zeros(len(distinct), dtype=torch.int64)
     return distinct, summed.index_add_(0, place, counts)
+
+
+def _pairs(sums: list[float], ends: list[int]) -> list[tuple[float, float, int, int]]:
+    return list(zip(sums[:-1], sums[1:], ends[:-1], ends[1:], strict=True))
 
 
 def _mean(values: Sequence[float]) -> float:

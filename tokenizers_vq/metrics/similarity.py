@@ -118,8 +118,8 @@ def ms_ssim(real: Tensor, fake: Tensor) -> Tensor:
 def _ssim_maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return the luminance and the contrast-structure map, each ``(B, 3, H - 10, W - 10)``."""
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    stack = torch.stack([x, y, x * x, y * y, x * y])
-    mean_x, mean_y, xx, yy, xy = _windowed(stack.flatten(0, 2)).unflatten(0, stack.shape[:3])
+    planes = torch.stack([x, y, x * x, y * y, x * y])
+    mean_x, mean_y, xx, yy, xy = _windowed(planes)
     covariance = xy - mean_x * mean_y
     variances = xx - mean_x.square() + yy - mean_y.square()
     luminance = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
@@ -127,11 +127,11 @@ def _ssim_maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _windowed(planes: Tensor) -> Tensor:
-    """Return the Gaussian-weighted local means of ``(N, H, W)``, one axis after the other."""
+    """Return the Gaussian-weighted local means of ``(..., H, W)``, one axis after the other."""
     taps = torch.arange(WINDOW, dtype=planes.dtype) - WINDOW // 2
     window = torch.exp(-taps.square() / (2 * SIGMA**2))
     weights = (window / window.sum()).tolist()
-    for axis in (1, 2):
+    for axis in (-2, -1):
         inside = planes.shape[axis] - WINDOW + 1
         # sums of shifted views: 5 times as fast as a float64 convolution
         total = planes.narrow(axis, 0, inside) * weights[0]
