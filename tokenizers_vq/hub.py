@@ -92,14 +92,16 @@ def save(
         )
     if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).exists():
         raise CheckpointError(f"save: {folder} holds other files; choose a new or an empty folder.")
+    name = name or tokenizer.name
     contents = {MODEL: safetensors_bytes(_state(tokenizer, dtype))}
     if tokenizer.prior is not None:
-        contents[PRIOR] = tokenizer.prior.to_bytes()
+        model_id = f"{name}@{_sha256(contents[MODEL])[:8]}"
+        contents[PRIOR] = tokenizer.prior.for_model(model_id).to_bytes()
     if discriminator is not None:
         contents[DISCRIMINATOR] = safetensors_bytes(_state(discriminator[0], dtype))
     if card is not None:
         contents[CARD] = card.encode()
-    config = {"format": FORMAT, "name": name or tokenizer.name}
+    config = {"format": FORMAT, "name": name}
     config |= {part: tokenizer.config[part] for part in PARTS}
     if discriminator is not None:
         config["discriminator"] = dict(discriminator[1])

@@ -129,6 +129,12 @@ def test_sizes_and_bits(name):
 
 
 @heads
+def test_digits_multiply_to_the_codebook_sizes(name):
+    head = make(name)
+    assert tuple(math.prod(radices) for radices in head.digits) == head.codebook_sizes
+
+
+@heads
 def test_decode_of_encode_is_forward_bit_for_bit(name):
     head = make(name)
     z = 2 * torch.randn(3, 5, 7, D)

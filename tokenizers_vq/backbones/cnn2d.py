@@ -7,7 +7,6 @@ blocks, convolution out. ``cnn2d_plan.Conventions`` lists the details in which t
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenizers_vq.backbones.base import Decoder, Encoder
@@ -83,6 +82,7 @@ class CNN2dEncoder(Encoder):
             self.down.append(plan.level(before[i], i, blocks, resample))
         self.mid = plan.middle()
         self.norm_out = plan.norm(plan.widths[-1])
+        self.act_out = plan.activation()
         kernel = ways.out_kernel
         self.conv_out = nn.Conv2d(plan.widths[-1], plan.inner, kernel, padding=kernel // 2)
         self.quant_conv = plan.latent_conv(plan.inner, dim)
@@ -95,7 +95,7 @@ class CNN2dEncoder(Encoder):
         )
         for level in self.down:
             h = level(h)
-        h = self.conv_out(F.silu(self.norm_out(self.mid(h))))
+        h = self.conv_out(self.act_out(self.norm_out(self.mid(h))))
         z: Tensor = self.quant_conv(h)
         return z.movedim(1, -1)  # (B, h, w, D)
 
@@ -157,6 +157,7 @@ class CNN2dDecoder(Decoder):
             if ways.adaptive:
                 self.adaptive.append(AdaptiveGroupNorm(before[i + 1], dim, ways.norm, ways.groups))
         self.norm_out = plan.norm(plan.widths[0])
+        self.act_out = plan.activation()
         self.conv_out = nn.Conv2d(plan.widths[0], signal.channels * patch**2, 3, padding=1)
 
     @property
@@ -173,5 +174,5 @@ class CNN2dDecoder(Decoder):
             if self.adaptive:
                 h = self.adaptive[i](h, q)
             h = self.up[i](h)
-        h = self.conv_out(F.silu(self.norm_out(h)))
+        h = self.conv_out(self.act_out(self.norm_out(h)))
         return rescale(haar_unpatch(h, self.patch), self.value_range, self.signal.value_range)

@@ -32,6 +32,9 @@ class Conventions:
         norm: normalisation of blocks.
         groups: groups of that normalisation, or fewer if a width asks for it.
         value_range: range of samples the network works in.
+        highway: a linear path leads from pixels to latents and back: no swish in front of the last
+            convolutions, and every residual branch begins at zero. Without normalisation this
+            learns faster, since the network begins as a linear transform.
     """
 
     bias: bool = True
@@ -47,6 +50,7 @@ class Conventions:
     norm: Norm = "group"
     groups: int = 32
     value_range: tuple[float, float] = (-1.0, 1.0)
+    highway: bool = False
 
 
 _PLAIN = Conventions(
@@ -139,7 +143,10 @@ class Plan:
     def block(self, cin: int, cout: int) -> ResBlock:
         """Return a residual block in the plan's conventions."""
         ways = self.ways
-        return ResBlock(cin, cout, ways.bias, ways.shortcut, ways.norm, ways.groups)
+        block = ResBlock(cin, cout, ways.bias, ways.shortcut, ways.norm, ways.groups)
+        if ways.highway:
+            nn.init.zeros_(block.conv2.weight)
+        return block
 
     def level(self, cin: int, level: int, count: int, resample: nn.Module | None) -> "Level":
         """Return a level of ``count`` blocks, with attention if the plan puts it there."""
@@ -160,6 +167,10 @@ class Plan:
     def norm(self, width: int) -> nn.Module:
         """Return the last normalisation of the encoder or the decoder."""
         return make_norm(self.ways.norm, width, self.ways.groups)
+
+    def activation(self) -> nn.Module:
+        """Return what stands in front of the last convolution of the encoder or the decoder."""
+        return nn.Identity() if self.ways.highway else nn.SiLU()
 
     def latent_conv(self, cin: int, cout: int) -> nn.Module:
         """Return the convolution between the inner width and D, or nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -90,6 +91,10 @@ class CountPrior:
             BitstreamError: the file is missing, damaged, or not a prior.
         """
         return cls(storage.load(path))
+
+    def for_model(self, model: str) -> CountPrior:
+        """Return the same tables for another ``name@hash``: of the weights as they were saved."""
+        return CountPrior(replace(self._data, model=model))
 
     def to_bytes(self) -> bytes:
         """Return a safetensors file of integer tables."""

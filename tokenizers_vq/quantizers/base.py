@@ -100,6 +100,14 @@ class Quantizer(nn.Module):
         return False
 
     @property
+    def digits(self) -> tuple[tuple[int, ...], ...]:
+        """The radices each codebook's index is made of, least significant first.
+
+        An entropy coder learns more from the digits of an implicit codebook than from its indices.
+        """
+        return tuple((size,) for size in self.codebook_sizes)
+
+    @property
     def has_state(self) -> bool:
         """Whether ``update`` does anything."""
         return False

@@ -82,6 +82,11 @@ class FSQ(Quantizer):
         for name, values in zip(self.float32_buffers, tables, strict=True):
             self.register_buffer(name, torch.tensor(values), persistent=False)
 
+    @property
+    def digits(self) -> tuple[tuple[int, ...], ...]:
+        """The levels of all channels."""
+        return (self.levels,)
+
     def code_indices(self, u: Tensor) -> Tensor:
         """Return the indices ``(N, 1)`` of ``u (N, d)``."""
         level = self._scaled(u) + self._width

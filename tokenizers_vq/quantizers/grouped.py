@@ -109,6 +109,11 @@ class Grouped(Quantizer):
         return any(replaced)
 
     @property
+    def digits(self) -> tuple[tuple[int, ...], ...]:
+        """The radices of the indices of all groups."""
+        return tuple(radices for part in self._parts() for radices in part.digits)
+
+    @property
     def has_state(self) -> bool:
         """Whether ``update`` changes any group."""
         return any(part.has_state for part in self._parts())

@@ -75,6 +75,11 @@ class LFQ(Quantizer):
         self.inverse_temperature = inverse_temperature
         self.scale = scale
 
+    @property
+    def digits(self) -> tuple[tuple[int, ...], ...]:
+        """One bit per channel."""
+        return ((2,) * self.code_dim,)
+
     def code_indices(self, u: Tensor) -> Tensor:
         """Return the indices ``(N, 1)`` of the signs of ``u (N, d)``."""
         return pack_bits(u > 0)[:, None]

@@ -156,6 +156,11 @@ class Residual(Quantizer):
         return torch.cat([indices, indices.new_full((*indices.shape[:-1], missing), -1)], dim=-1)
 
     @property
+    def digits(self) -> tuple[tuple[int, ...], ...]:
+        """The radices of the indices of all stages."""
+        return tuple(radices for part, _ in self._parts() for radices in part.digits)
+
+    @property
     def has_state(self) -> bool:
         """Whether ``update`` changes any stage."""
         return any(stage.has_state for stage, _ in self._parts())

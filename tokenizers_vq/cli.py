@@ -1,0 +1,142 @@
+"""``tvq``: the library's verbs as commands; each is a few lines that call the library."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tokenizers_vq.errors import (
+    BitstreamError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    MissingExtraError,
+    ShapeError,
+)
+
+DEFAULT = "mini_cnn2d_f16_ecsq.photos"
+EXPECTED = (
+    BitstreamError, CheckpointError, ConfigError, DataError, MissingExtraError, ShapeError,
+    FileNotFoundError,
+)  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return 0, or 2 after one sentence on standard error, or 130 on Ctrl-C."""
+    arguments, rest = _parser().parse_known_args(argv)
+    if rest and arguments.run is not train:
+        _parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    arguments.overrides = rest
+    try:
+        return int(arguments.run(arguments) or 0)
+    except EXPECTED as error:
+        if arguments.debug:
+            raise
+        print(f"tvq {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            f"\ntvq {arguments.command}: stopped; run the same command to go on.", file=sys.stderr
+        )
+        return 130
+
+
+def list_names(arguments: argparse.Namespace) -> None:
+    """Print the tokenizers that ``load`` knows."""
+    from tokenizers_vq.hub import list_pretrained
+
+    print("\n".join(list_pretrained(arguments.pattern)))
+
+
+def encode(arguments: argparse.Namespace) -> None:
+    """Write an image as a ``.tok`` file."""
+    from tokenizers_vq.data.decode import read_rgb
+    from tokenizers_vq.data.transforms import image_to_signal
+    from tokenizers_vq.hub import load
+
+    tokenizer = load(arguments.model)
+    codes = tokenizer.encode(image_to_signal(read_rgb(arguments.image))[None])
+    out = arguments.out or arguments.image.with_suffix(".tok")
+    size = codes.save(out, tokenizer.prior)
+    pixels = codes.shape[0] * codes.shape[1]
+    print(f"{out}: {size:,} bytes, {8 * size / pixels:.3f} bits per pixel, by {codes.model}")
+
+
+def decode(arguments: argparse.Namespace) -> None:
+    """Write the picture of a ``.tok`` file as PNG."""
+    from tokenizers_vq.data.transforms import signal_to_image
+    from tokenizers_vq.hub import load
+    from tokenizers_vq.types import Codes
+
+    tokenizer = load(arguments.model)
+    x_hat = tokenizer.decode(Codes.load(arguments.tok, tokenizer.prior))
+    out = arguments.out or arguments.tok.with_suffix(".png")
+    signal_to_image(x_hat[0]).save(out)
+    print(f"{out}: {x_hat.shape[3]} x {x_hat.shape[2]}, by {tokenizer.model_id}")
+
+
+def info(arguments: argparse.Namespace) -> None:
+    """Print what a ``.tok`` file says about itself."""
+    from tokenizers_vq.bitstream import info as tok_info
+
+    for key, value in tok_info(arguments.tok.read_bytes()).items():
+        print(f"{key:>16}  {value}")
+
+
+def push(arguments: argparse.Namespace) -> None:
+    """Publish a tokenizer folder on the Hugging Face hub."""
+    from tokenizers_vq.hub import push as push_folder
+
+    print(push_folder(arguments.folder, arguments.repo, private=arguments.private))
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Train a tokenizer: the same overrides as ``python train.py``."""
+    from tokenizers_vq.training.run import main as train_main
+
+    return train_main(arguments.overrides)
+
+
+def demo(arguments: argparse.Namespace) -> None:
+    """Train a small image tokenizer on photos inside installed packages and report on it."""
+    from tokenizers_vq.demo import run_demo
+
+    run_demo(arguments.out)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tvq", description="Discrete tokenizers, any head on any backbone."
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int | None]
+    ) -> argparse.ArgumentParser:
+        summary = (run.__doc__ or "").strip().splitlines()[0]
+        sub = commands.add_parser(name, help=summary, description=summary)
+        sub.set_defaults(run=run)
+        return sub
+
+    command("list", list_names).add_argument("pattern", nargs="?", default="*")
+    sub = command("encode", encode)
+    sub.add_argument("image", type=Path)
+    _model_and_out(sub)
+    sub = command("decode", decode)
+    sub.add_argument("tok", type=Path)
+    _model_and_out(sub)
+    command("info", info).add_argument("tok", type=Path)
+    sub = command("push", push)
+    sub.add_argument("repo", help="org/name")
+    sub.add_argument("folder", type=Path)
+    sub.add_argument("--private", action="store_true")
+    command("train", train)
+    sub = command("demo", demo)
+    sub.add_argument("-o", "--out", type=Path, default=Path("outputs/demo"))
+    return parser
+
+
+def _model_and_out(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("-m", "--model", default=DEFAULT, help="name, folder or hf:org/repo")
+    sub.add_argument("-o", "--out", type=Path, default=None)
