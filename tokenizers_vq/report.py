@@ -18,6 +18,7 @@ from PIL import Image
 from tokenizers_vq import results, viz
 from tokenizers_vq.codecs import CODECS
 from tokenizers_vq.errors import DataError
+from tokenizers_vq.page import html_table, standalone
 from tokenizers_vq.viz import Series
 
 LIMIT = 5_000_000  # bytes of the page
@@ -84,21 +85,24 @@ def write_report(
         raise DataError(f"write_report: expected pictures in '{folder}'; got none. Evaluate first.")
     head = _page_head(data, title, note)
     tail = _page_tail(data, history or {})
-    page = ""
-    for quality in QUALITIES:
-        cards = [_card(sample, quality) for sample in chosen]
-        page = head + _gallery(cards, 0) + tail
-        if len(page.encode()) < LIMIT:
-            break
-    else:
-        left = 0
-        while len(page.encode()) >= LIMIT and cards:
-            cards.pop()
-            left += 1
-            page = head + _gallery(cards, left) + tail
+    room = LIMIT - len((head + tail).encode()) - 10_000  # the style sheet
+    cards = _cards_that_fit(chosen, room)
+    body = head + _gallery(cards, len(chosen) - len(cards)) + tail
     path = folder / "report.html"
-    results.write_text(path, page)
+    results.write_text(path, standalone(body, title or data["tokenizer"]["name"]))
     return path
+
+
+def _cards_that_fit(samples: Sequence[Sample], room: int) -> list[str]:
+    """Return the cards in the best quality in which all fit, else as many as fit in the lowest."""
+    cards: list[str] = []
+    for quality in QUALITIES:
+        cards = [_card(sample, quality) for sample in samples]
+        if sum(map(len, cards)) <= room:
+            return cards
+    while cards and sum(map(len, cards)) > room:
+        cards.pop()
+    return cards
 
 
 def load_samples(folder: str | Path) -> list[Sample]:
@@ -147,16 +151,13 @@ def _page_head(result: Mapping[str, Any], title: str, note: str) -> str:
     tiles = "".join(_tile(result, key) for key in TILES)
     speed = result["throughput"]
     tiles += _stat(
-        f"{results.number(speed['encode_images_per_second'])} / "
-        f"{results.number(speed['decode_images_per_second'])}",
+        f"{_rounded(speed['encode_images_per_second'])} / "
+        f"{_rounded(speed['decode_images_per_second'])}",
         "encode / decode, pictures per second",
         f"{speed['device']}, {speed['threads']} threads, batches of {speed['batch_size']}",
     )
     subtitle = f"<p>{escape(note)}</p>" if note else ""
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(name)}</title><style>{STYLE}</style></head><body><main>"
         f"<header><h1>{escape(name)}</h1>{subtitle}{_verdict(result)}</header>"
         f'<section class="tiles">{tiles}</section>'
         f'<section class="two">{_rate_distortion(result)}{_codebook(result)}</section>'
@@ -172,7 +173,7 @@ def _page_tail(result: Mapping[str, Any], history: Mapping[str, list[tuple[float
         f"<footer>{escape(results.footnote(result))} Same pixels on both sides, rounded to uint8. "
         "Bytes are whole files, headers included, on both sides. Thumbnails are recompressed for "
         "this page; the numbers are from the originals. rFD-EffLite0 is not comparable with "
-        "Inception FID.</footer></main></body></html>\n"
+        "Inception FID.</footer>"
     )
 
 
@@ -182,13 +183,15 @@ def _verdict(result: Mapping[str, Any]) -> str:
         point = next(one for one in rules["best_scale"] if one["factor"] == 1)
         gain = point["psnr_gain"]["value"]
         tone, word = ("good", "above") if gain >= 0 else ("bad", "below")
-        parts.append(f'<b class="{tone}">{abs(gain):.2f} dB {word} {codec.upper()}</b>')
+        parts.append(
+            f'<b class="{tone}">{abs(gain):.2f} dB {word} {results.codec_label(codec)}</b>'
+        )
     if not parts:
         return ""
     size = results.cell(result, "n_bytes")
     return (
         f'<p class="verdict">At the same {size} bytes per picture it is {", ".join(parts)} '
-        f"in PSNR, on {result['data']['n']} pictures it never saw.</p>"
+        f"in PSNR, mean of {result['data']['n']} pictures.</p>"
     )
 
 
@@ -197,13 +200,17 @@ def _tile(result: Mapping[str, Any], name: str) -> str:
     if score is None or score["value"] is None:
         return ""
     hint = ""
-    if score["interval"] is not None:
+    if score["interval"] is not None and score["interval"][0] < score["interval"][1]:
         hint = "95 %: " + " .. ".join(results.number(one) for one in score["interval"])
     elif "tokens" in score["detail"]:
         hint = f"on {score['detail']['tokens']:,} tokens"
     value = score["value"]
     text = f"{100 * value:.1f} %" if name == "usage" else results.number(value)
     return _stat(text, results.label(name), hint)
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
 
 
 def _stat(value: str, label: str, hint: str) -> str:
@@ -222,7 +229,7 @@ def _rate_distortion(result: Mapping[str, Any]) -> str:
         series.append(Series("fixed-length tokens", [(fixed, psnr)]))
     for codec, rules in result["baselines"].items():
         points = [(one["n_bytes"], one["metrics"]["psnr"]) for one in rules["best_scale"]]
-        series.append(Series(codec.upper(), sorted(points)))
+        series.append(Series(results.codec_label(codec), sorted(points)))
     chart = viz.line_chart(series, "bytes per picture, whole file", "PSNR, dB", log_x=True)
     return (
         f'<div class="card"><h2>Rate and distortion</h2>{chart}<p class="hint">Codecs at their '
@@ -234,7 +241,7 @@ def _codec_rows(result: Mapping[str, Any]) -> str:
     table = results.codec_table(result)
     if not table:
         return ""
-    return f'<div class="card"><h2>At equal bytes</h2>{_html_table(table)}</div>'
+    return f'<div class="card"><h2>At equal bytes</h2>{html_table(table)}</div>'
 
 
 def _codebook(result: Mapping[str, Any]) -> str:
@@ -254,9 +261,26 @@ def _codebook(result: Mapping[str, Any]) -> str:
     more = len(sizes) - len(detail["frequencies"])
     rest = f"<p class='hint'>and {more} more codebooks</p>" if more > 0 else ""
     return (
-        f'<div class="card"><h2>Codebook</h2>{charts}{rest}<p class="hint">Counted on '
-        f"{detail['tokens']:,} tokens; usage grows with their number.</p></div>"
+        f'<div class="card"><h2>Codebook</h2>{charts}{rest}{_codebook_facts(result)}'
+        f'<p class="hint">Counted on {detail["tokens"]:,} tokens; usage grows with their number.'
+        "</p></div>"
     )
+
+
+def _codebook_facts(result: Mapping[str, Any]) -> str:
+    metrics = result["metrics"]
+    nominal = metrics["entropy_bits"]["detail"]["nominal_bits"]
+    facts = {
+        "perplexity": results.cell(result, "perplexity"),
+        "dead codes": results.cell(result, "dead_codes"),
+        "bits per position, nominal": results.number(nominal),
+        "bits per position, marginal entropy": results.cell(result, "entropy_bits"),
+        "bits per token position in the file": results.number(
+            8 * metrics["n_bytes"]["value"] * len(result["tokenizer"]["codebook_sizes"] or [0])
+            / metrics["tokens"]["value"]
+        ),
+    }  # fmt: skip
+    return html_table("| fact | |\n||\n" + "\n".join(f"| {k} | {v} |" for k, v in facts.items()))
 
 
 def _curve(
@@ -274,7 +298,7 @@ def _thinned(points: list[tuple[float, float]], limit: int = 400) -> list[tuple[
 
 
 def _all_metrics(result: Mapping[str, Any]) -> str:
-    table = _html_table(results.metric_table(result).rsplit("\n\n", 1)[0])
+    table = html_table(results.metric_table(result).rsplit("\n\n", 1)[0])
     anchors = [
         f"{name.replace('_', ' ')}: PSNR {results.number(values.get('psnr'))}, rFD-EffLite0 "
         f"{results.number(values.get('rFD-EffLite0')) or 'skipped'}"
@@ -286,22 +310,9 @@ def _all_metrics(result: Mapping[str, Any]) -> str:
     return f'<h2>Every number</h2><section class="card">{table}{hint}</section>'
 
 
-def _html_table(markdown: str) -> str:
-    rows = [
-        [cell.strip() for cell in line.strip()[1:-1].split("|")]
-        for line in markdown.strip().splitlines()
-    ]
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in rows[0])
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell.replace('**', ''))}</td>" for cell in row) + "</tr>"
-        for row in rows[2:]
-    )
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
-
-
 def _gallery(cards: Sequence[str], left_out: int) -> str:
     more = f"<p class='hint'>{left_out} more pictures are left out to keep this page small.</p>"
-    return f"<h2>Held-out pictures</h2>{''.join(cards)}{more if left_out else ''}"
+    return f"<h2>Pictures</h2>{''.join(cards)}{more if left_out else ''}"
 
 
 def _card(sample: Sample, quality: int) -> str:
@@ -317,7 +328,7 @@ def _card(sample: Sample, quality: int) -> str:
             _figure(viz.token_mosaic(sample.tokens, grid), caption, None, sample.original)
         )
     codecs = "".join(
-        _figure(pixels, _caption(name.upper(), row.get(name, {})), quality)
+        _figure(pixels, _caption(results.codec_label(name), row.get(name, {})), quality)
         for name, pixels in sample.codecs.items()
     )
     same = f'<h4>the same bytes as a file of</h4><div class="row">{codecs}</div>' if codecs else ""
@@ -362,44 +373,3 @@ def _figure(
 def _read(path: Path) -> np.ndarray:
     with Image.open(path) as picture:
         return np.array(picture.convert("RGB"))
-
-
-STYLE = """
-:root{color-scheme:light dark;--ink:#1c2430;--soft:#5c6773;--line:#dfe3e8;--page:#f6f7f9;
---card:#fff;--accent:#2563c9;--good:#16794f;--bad:#b4412b}
-@media(prefers-color-scheme:dark){:root{--ink:#e7eaee;--soft:#9aa5b1;--line:#323a44;--page:#14181d;
---card:#1d232a;--accent:#6ea8ff;--good:#5fcf98;--bad:#ff8f78}}
-*{box-sizing:border-box}body{margin:0;background:var(--page);color:var(--ink);
-font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif}
-main{max-width:1160px;margin:0 auto;padding:40px 24px 64px}
-h1{font-size:2rem;line-height:1.2;margin:0 0 8px;letter-spacing:-.015em;overflow-wrap:anywhere}
-h2{font-size:1.2rem;margin:36px 0 12px;letter-spacing:-.005em}h3{font-size:1rem;margin:0 0 10px}
-h4{font-size:.82rem;font-weight:500;color:var(--soft);margin:14px 0 6px}
-header p{margin:4px 0;color:var(--soft)}.verdict{font-size:1.08rem;max-width:84ch}
-.verdict b{font-weight:600}.good{color:var(--good)}.bad{color:var(--bad)}
-.card{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:18px;
-margin-bottom:16px;min-width:0}.card h2{margin-top:0}
-.tiles{display:grid;gap:12px;grid-template-columns:repeat(auto-fit,minmax(146px,1fr));margin:24px 0}
-.tile{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:14px 16px}
-.tile strong{display:block;font-size:1.45rem;font-weight:650;letter-spacing:-.02em;
-font-variant-numeric:tabular-nums}.tile span{display:block;font-size:.85rem;line-height:1.35}
-.tile small,.hint,footer,figcaption{color:var(--soft);font-size:.82rem}
-.tile small{display:block;font-variant-numeric:tabular-nums;margin-top:2px}
-.two{display:grid;gap:16px;grid-template-columns:repeat(auto-fit,minmax(min(440px,100%),1fr))}
-.three{display:grid;gap:16px;grid-template-columns:repeat(auto-fit,minmax(min(320px,100%),1fr))}
-.row{display:grid;gap:12px;grid-template-columns:repeat(auto-fill,minmax(min(220px,46%),1fr))}
-figure{margin:0}img{display:block;width:100%;height:auto;border-radius:8px;background:var(--line)}
-.cells{image-rendering:pixelated}figcaption{margin-top:5px;font-variant-numeric:tabular-nums}
-.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.88rem;
-font-variant-numeric:tabular-nums}th{text-align:left;font-weight:600;color:var(--soft)}
-th,td{padding:6px 14px 6px 0;border-bottom:1px solid var(--line);vertical-align:top}
-tr:last-child td{border-bottom:0}svg{display:block;width:100%;height:auto}
-svg text{font:13px system-ui,sans-serif;fill:var(--soft)}svg .m{text-anchor:middle}
-svg .e{text-anchor:end}svg .n{fill:var(--ink)}svg line{stroke:var(--line)}
-svg polyline{fill:none;stroke-width:2;stroke-linejoin:round}.mark{stroke:var(--card);stroke-width:2}
-.bars rect{fill:var(--accent)}svg.bars{margin-bottom:10px}
-.legend{display:flex;flex-wrap:wrap;gap:4px 16px;font-size:.85rem;margin-top:6px}
-.legend i{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:6px}
-footer{margin-top:40px;border-top:1px solid var(--line);padding-top:14px;max-width:84ch}
-@media print{body{background:#fff}.card,.tile{break-inside:avoid}}
-"""

@@ -150,7 +150,7 @@ def codec_table(result: Mapping[str, Any]) -> str:
     names = [n for n in ("psnr", "ssim", "cos-EffLite0", "rFD-EffLite0") if cell(result, n)]
     heading = " | ".join(label(name) for name in names)
     lines = [
-        f"| at equal bytes | rule | bytes | {heading} | tokenizer's PSNR is |",
+        f"| file | rule | bytes | {heading} | tokenizer's PSNR gain |",
         "|---|---|---:|" + "---:|" * (len(names) + 1),
     ]
     own = " | ".join(cell(result, name) for name in names)
@@ -163,7 +163,7 @@ def codec_table(result: Mapping[str, Any]) -> str:
             gain = point["psnr_gain"]
             low, high = gain["interval"] or (gain["value"], gain["value"])
             lines.append(
-                f"| {codec.upper()} | {rule.replace('_', ' ')} | "
+                f"| {codec_label(codec)} | {rule.replace('_', ' ')} | "
                 f"{number(point['n_bytes'])}{over} | {values} | "
                 f"{gain['value']:+.2f} dB ({low:+.2f} .. {high:+.2f}) |"
             )
@@ -183,6 +183,11 @@ def footnote(result: Mapping[str, Any]) -> str:
 def label(name: str) -> str:
     """Return the name of a metric as it is printed."""
     return LABELS.get(name, name)
+
+
+def codec_label(codec: str) -> str:
+    """Return the name of a codec as it is printed."""
+    return {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF"}.get(codec, codec)
 
 
 def cell(result: Mapping[str, Any], name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
@@ -158,10 +158,14 @@ def bar_chart(frequencies: Sequence[float], label: str) -> str:
 
 
 def heat_table(
-    rows: Sequence[str], columns: Sequence[str], values: Mapping[tuple[str, str], float | None],
-    text: Mapping[tuple[str, str], str], title: str, *, higher_is_better: bool = True,
-) -> str:  # fmt: skip
-    """Return a standalone SVG table whose cells are coloured by their values.
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Mapping[tuple[str, str], float | None],
+    text: Mapping[tuple[str, str], str],
+    title: str,
+    lower_is_better: Collection[str] = (),
+) -> str:
+    """Return a standalone SVG table whose cells are shaded column by column.
 
     Args:
         rows: names down the side.
@@ -169,27 +173,23 @@ def heat_table(
         values: by (row, column); None or a missing cell stays grey.
         text: what each cell says.
         title: above the table.
-        higher_is_better: which end of the scale is the good, dark green one.
+        lower_is_better: the columns whose smallest value is the good, dark end.
     """
-    known = [value for value in values.values() if value is not None and math.isfinite(value)]
-    low, high = (min(known), max(known)) if known else (0.0, 1.0)
-    left, cell_w, cell_h, top = 150, 150, 34, 62
-    width, height = left + cell_w * len(columns) + 16, top + cell_h * len(rows) + 16
-    parts = [f'<text x="16" y="26" class="t">{escape(title)}</text>']
-    for c, column in enumerate(columns):
-        x = left + c * cell_w + cell_w / 2
-        parts.append(f'<text x="{x}" y="{top - 10}" class="m">{escape(column)}</text>')
+    left, wide, tall, top = 150, 132, 34, 66
+    width, height = left + wide * len(columns) + 16, top + tall * len(rows) + 16
+    parts = [f'<text x="16" y="28" class="t">{escape(title)}</text>']
     for r, row in enumerate(rows):
-        y = top + r * cell_h
-        parts.append(f'<text x="16" y="{y + 22}">{escape(row)}</text>')
-        for c, column in enumerate(columns):
-            share = _share(values.get((row, column)), low, high, higher_is_better)
-            parts.append(
-                _cell(left + c * cell_w, y, cell_w, cell_h, share, text.get((row, column), ""))
-            )
+        parts.append(f'<text x="16" y="{top + r * tall + 22}">{escape(row)}</text>')
+    for c, column in enumerate(columns):
+        x = left + c * wide
+        parts.append(f'<text x="{x + wide / 2}" y="{top - 10}" class="m">{escape(column)}</text>')
+        shares = _shares([values.get((row, column)) for row in rows], column in lower_is_better)
+        for r, (row, share) in enumerate(zip(rows, shares, strict=True)):
+            words = text.get((row, column), "")
+            parts.append(_cell(x, top + r * tall, wide, tall, share, words))
     style = (
         "text{font:13px system-ui,sans-serif;fill:#1c2430}.t{font-size:17px;font-weight:600}"
-        ".m{text-anchor:middle;font-weight:600}.w{fill:#fff}"
+        ".m{text-anchor:middle}.w{fill:#fff}"
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
@@ -293,11 +293,20 @@ def _cell(x: float, y: float, width: float, height: float, share: float | None, 
     )
 
 
-def _share(value: float | None, low: float, high: float, higher: bool) -> float | None:
-    if value is None or not math.isfinite(value):
-        return None
-    share = 0.5 if high == low else (value - low) / (high - low)
-    return share if higher else 1 - share
+def _shares(column: Sequence[float | None], lower: bool) -> list[float | None]:
+    """Return where each value lies between the worst (0) and the best (1) of its column."""
+    known = [value for value in column if value is not None and math.isfinite(value)]
+    if not known:
+        return [None] * len(column)
+    low, span = min(known), max(known) - min(known)
+    shares: list[float | None] = []
+    for value in column:
+        if value is None or not math.isfinite(value):
+            shares.append(None)
+            continue
+        share = 0.5 if span == 0 else (value - low) / span
+        shares.append(1 - share if lower else share)
+    return shares
 
 
 def _green(share: float) -> str:

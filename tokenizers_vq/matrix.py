@@ -1,0 +1,224 @@
+"""Every quantizer head on every tiny backbone for one small budget: one table, one picture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers_vq import results, viz
+from tokenizers_vq.configs import config_names
+from tokenizers_vq.errors import ConfigError
+from tokenizers_vq.evaluation import dataset_from, evaluate
+from tokenizers_vq.evaluation_run import DataLike, TokenizerLike
+from tokenizers_vq.protocol import Protocol, load_protocol
+
+Train = Callable[[list[str], Path], TokenizerLike]
+"""Takes the overrides of ``train.py`` and the run folder, returns the trained tokenizer."""
+
+COLUMNS = {
+    "psnr": "PSNR dB",
+    "ssim": "SSIM",
+    "nominal_bits": "bits / picture",
+    "n_bytes": "bytes / picture",
+    "usage": "usage",
+    "encode_per_second": "encode / s",
+    "decode_per_second": "decode / s",
+    "train_seconds": "train s",
+}
+PICTURE = ("psnr", "nominal_bits", "usage", "decode_per_second")
+LOWER = ("nominal_bits", "n_bytes", "train_seconds")
+
+
+def run_matrix(
+    out: str | Path,
+    *,
+    backbones: Sequence[str] | None = None,
+    quantizers: Sequence[str] | None = None,
+    data: str = "synthetic_images",
+    steps: int = 300,
+    seed: int = 0,
+    protocol: str | Protocol = "image_matrix",
+    overrides: Sequence[str] = (),
+    train: Train | None = None,
+    dataset: DataLike | None = None,
+) -> list[dict[str, Any]]:
+    """Train and measure every combination; cells that are done are not done again.
+
+    A cell that fails is noted with its error and tried again by the next call; the others go on.
+
+    Args:
+        out: folder of ``matrix.md``, ``matrix.json``, ``matrix.svg`` and one folder per cell.
+        backbones: names in ``conf/backbone``; default all that begin with ``tiny_``.
+        quantizers: names in ``conf/quantizer``; default all.
+        data: name in ``conf/data``: trained on its train part, measured on its val part.
+        steps: optimizer steps per cell.
+        seed: of every training.
+        protocol: how each cell is measured.
+        overrides: further ``train.py`` overrides for every cell.
+        train: replaces the training, e.g. in tests.
+        dataset: replaces the val part of ``data``.
+
+    Returns:
+        One row per cell, in the order of the table.
+
+    Raises:
+        ConfigError: there is no such backbone, quantizer, data set or protocol.
+    """
+    folder = Path(out)
+    rows_of = _chosen("quantizer", quantizers, config_names("quantizer"))
+    tiny = [name for name in config_names("backbone") if name.startswith("tiny_")]
+    columns_of = _chosen("backbone", backbones, tiny)
+    chosen = load_protocol(protocol)
+    measured = dataset_from(data)[0] if dataset is None else dataset
+    common = [f"data={data}", f"trainer.max_steps={steps}", f"seed={seed}", *overrides]
+    rows = []
+    for backbone in columns_of:
+        for quantizer in rows_of:
+            words = [f"backbone={backbone}", f"quantizer={quantizer}", *common]
+            cell = _Cell(folder / "cells" / f"{backbone}__{quantizer}", words, chosen)
+            rows.append({
+                "backbone": backbone, "quantizer": quantizer, "steps": steps,
+                **cell.run(train or train_with_hydra, measured),
+            })  # fmt: skip
+            _write(folder, rows, chosen, data)
+    return rows
+
+
+def train_with_hydra(overrides: list[str], folder: Path) -> TokenizerLike:
+    """Train as ``python train.py`` does and return the tokenizer the run published.
+
+    Args:
+        overrides: e.g. ``["quantizer=fsq", "trainer.max_steps=100"]``.
+        folder: of the run.
+
+    Raises:
+        ConfigError: the run could not start; its sentence is on standard error.
+        KeyboardInterrupt: the run was stopped.
+    """
+    from tokenizers_vq.hub import load
+    from tokenizers_vq.training.run import main
+
+    code = main([*overrides, f"folder={folder}"])
+    if code == 130:
+        raise KeyboardInterrupt
+    if code != 0:
+        raise ConfigError(
+            f"matrix: expected a run that ends with 0; got {code} from {' '.join(overrides)}. "
+            "Its message is above."
+        )
+    return load(str(folder / "tokenizer"))
+
+
+def matrix_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the rows as Markdown, a backbone after the other, best PSNR first."""
+    lines = ["| backbone | quantizer | " + " | ".join(COLUMNS.values()) + " |"]
+    lines.append("|---|---|" + "---:|" * len(COLUMNS))
+    for row in sorted(rows, key=lambda row: (row["backbone"], -(row.get("psnr") or -1e9))):
+        if row["status"] != "ok":
+            lines.append(f"| {row['backbone']} | {row['quantizer']} | failed: {row['error']} |")
+            continue
+        cells = " | ".join(_text(name, row[name]) for name in COLUMNS)
+        lines.append(f"| {row['backbone']} | {row['quantizer']} | {cells} |")
+    return "\n".join(lines)
+
+
+def matrix_picture(rows: Sequence[dict[str, Any]]) -> str:
+    """Return an SVG: heads down, backbones with PSNR, bits, usage and speed across."""
+    backbones = list(dict.fromkeys(row["backbone"] for row in rows))
+    heads = list(dict.fromkeys(row["quantizer"] for row in rows))
+    names = {
+        (backbone, metric): COLUMNS[metric] if len(backbones) == 1 else _two(backbone, metric)
+        for backbone in backbones
+        for metric in PICTURE
+    }
+    values, text = {}, {}
+    for row in rows:
+        for metric in PICTURE:
+            place = (row["quantizer"], names[row["backbone"], metric])
+            values[place] = row.get(metric)
+            text[place] = _text(metric, row.get(metric)) if row["status"] == "ok" else "failed"
+    lower = {names[backbone, "nominal_bits"] for backbone in backbones}
+    title = f"{' and '.join(backbones)}, {rows[0]['steps']:,} steps"
+    return viz.heat_table(heads, list(names.values()), values, text, title, lower)
+
+
+class _Cell:
+    """One combination: a folder that says whether it is done."""
+
+    def __init__(self, folder: Path, overrides: list[str], protocol: Protocol) -> None:
+        self.folder = folder
+        self.overrides = overrides
+        self.protocol = protocol
+        key = "\n".join([*overrides, protocol.id])
+        self.key = hashlib.sha256(key.encode()).hexdigest()[:16]
+
+    def run(self, train: Train, dataset: DataLike) -> dict[str, Any]:
+        """Return the numbers of the cell, from its folder if it was done with the same settings."""
+        path = self.folder / "cell.json"
+        if path.is_file():
+            known = json.loads(path.read_text(encoding="utf-8"))
+            if known.get("key") == self.key and known.get("status") == "ok":
+                return dict(known)
+        try:
+            row = self._measure(train, dataset)
+        except Exception as error:  # a cell may fail in any way; the others must go on
+            words = str(error).splitlines() or [type(error).__name__]
+            row = {"status": "failed", "error": words[0].replace("|", "/")}
+            sys.stderr.write(f"matrix: {' '.join(self.overrides[:2])} failed: {words[0]}\n")
+        row |= {"key": self.key, "overrides": self.overrides}
+        results.write_json(path, row)
+        return row
+
+    def _measure(self, train: Train, dataset: DataLike) -> dict[str, Any]:
+        start = time.perf_counter()
+        tokenizer = train(self.overrides, self.folder / f"run_{self.key}")
+        seconds = time.perf_counter() - start
+        result = evaluate(tokenizer, dataset, self.protocol, self.folder)
+        scores, speed = result["metrics"], result["throughput"]
+        names = ("psnr", "ssim", "nominal_bits", "n_bytes", "usage")
+        return {
+            "status": "ok",
+            **{name: scores[name]["value"] for name in names},
+            "encode_per_second": speed["encode_images_per_second"],
+            "decode_per_second": speed["decode_images_per_second"],
+            "train_seconds": seconds,
+            "commit": result["environment"]["commit"],
+        }
+
+
+def _chosen(kind: str, wanted: Sequence[str] | None, default: list[str]) -> list[str]:
+    known = config_names(kind)
+    for name in wanted or ():
+        if name not in known:
+            raise ConfigError(
+                f"matrix: expected a {kind} in conf/{kind}; got '{name}'. "
+                f"Choose from {', '.join(known)}."
+            )
+    return list(default if wanted is None else wanted)
+
+
+def _write(folder: Path, rows: list[dict[str, Any]], protocol: Protocol, data: str) -> None:
+    note = f"Protocol {protocol.id}; data {data}; {rows[0]['steps']:,} optimizer steps per cell."
+    results.write_json(
+        folder / "matrix.json", {"protocol": protocol.id, "data": data, "rows": rows}
+    )
+    results.write_text(folder / "matrix.md", f"{matrix_table(rows)}\n\n{note}\n")
+    results.write_text(folder / "matrix.svg", matrix_picture(rows))
+
+
+def _text(metric: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    if metric == "usage":
+        return f"{100 * value:.1f} %"
+    digits = {"psnr": 2, "ssim": 3}.get(metric, 0)
+    return f"{value:,.{digits}f}"
+
+
+def _two(backbone: str, metric: str) -> str:
+    return f"{backbone.removeprefix('tiny_')} {COLUMNS[metric]}"
