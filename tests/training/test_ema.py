@@ -22,6 +22,7 @@ def trained(ema, values):
     """Take one optimizer step per value; return the module."""
     module, trainer = SimpleNamespace(tokenizer=Net()), SimpleNamespace(global_step=0)
     ema.on_fit_start(trainer, module)
+    ema.on_train_start(trainer, module)
     for value in values:
         trainer.global_step += 1
         with torch.no_grad():

@@ -57,14 +57,12 @@ pytestmark = pytest.mark.filterwarnings(
 def test_one_optimizer_step_is_one_global_step_with_a_discriminator():
     module = made(gan=True, accumulate=2)
     seen = []
-    real_step = torch.optim.AdamW.step
     module.on_train_batch_end = lambda *_: seen.append(module.global_step)
     before = module.objective.discriminator.main[0].weight.clone()
     trainer = fit(module, 3)
     assert seen == [0, 1, 1, 2, 2, 3]
     assert trainer.global_step == 3
     assert not torch.equal(before, module.objective.discriminator.main[0].weight)
-    assert torch.optim.AdamW.step is real_step
     steps = [o.state[o.param_groups[0]["params"][0]]["step"].item() for o in trainer.optimizers]
     assert steps == [3, 3]
 
@@ -76,8 +74,9 @@ def gradients(module, steps=1, **options):
 
     def noted(optimizer):
         norm = clip(optimizer)
+        mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
         for name, parameter in module.named_parameters():
-            if parameter.grad is not None and name not in found:
+            if id(parameter) in mine and parameter.grad is not None:
                 found[name] = parameter.grad.clone()
         return norm
 

@@ -189,6 +189,7 @@ class LeCAM(nn.Module):
         return penalty
 
     def _move(self, means: Tensor) -> None:
+        means = means.to(self.real.dtype)
         self.real.lerp_(means[0], 1 - self.decay)
         self.fake.lerp_(means[1], 1 - self.decay)
 
@@ -203,8 +204,9 @@ def r1(discriminator: nn.Module, x: Tensor) -> Tensor:
         discriminator: maps ``(B, C, *S)`` to logits.
         x: real signals ``(B, C, *S)``.
     """
-    x = x.detach().float().requires_grad_()
-    with torch.autocast(x.device.type, enabled=False):  # second derivatives want float32
+    # second derivatives want the precision of the weights
+    x = x.detach().to(next(discriminator.parameters()).dtype).requires_grad_()
+    with torch.autocast(x.device.type, enabled=False):
         logits = discriminator(x)
     (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
     return 0.5 * gradient.square().flatten(1).sum(1).mean()

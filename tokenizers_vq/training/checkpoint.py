@@ -42,11 +42,15 @@ class LastCheckpoint(Checkpoint):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen for Ctrl-C."""
-        self._saved, self._asked = trainer.global_step, False
+        self._asked = False
         try:
             self._previous = signal.signal(signal.SIGINT, self._ask)
         except ValueError:  # not in the main thread, where no signal arrives either
             self._previous = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the step to go on from, which is saved already."""
+        self._saved = trainer.global_step
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
@@ -86,6 +90,15 @@ class LastCheckpoint(Checkpoint):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give Ctrl-C its old meaning back."""
+        self._unlisten()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Give Ctrl-C its old meaning back."""
+        self._unlisten()
+
+    def _unlisten(self) -> None:
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._previous)
             self._previous = None

@@ -41,6 +41,9 @@ class EMA(Callback):
             name: self.average.get(name, value).detach().clone().to(value.device)
             for name, value in live.items()
         }
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the step to go on from; Lightning restores it only after ``on_fit_start``."""
         self._step = trainer.global_step
 
     @torch.no_grad()

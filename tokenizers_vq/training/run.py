@@ -3,7 +3,9 @@
 import inspect
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -218,6 +220,7 @@ def _fit(
     trainer: lightning.Trainer, module: TokenizerModule, data: SignalData, where: RunFolder
 ) -> bool:
     """Train and validate at the end; return False after Ctrl-C."""
+    ctrl_c = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(module, data, ckpt_path=where.checkpoint, weights_only=True)
     except Stopped:
@@ -226,6 +229,10 @@ def _fit(
             f"To go on, give the same command with resume={where.path}"
         )
         return False
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            # Lightning gives signals back in the middle of its own teardown
+            signal.signal(signal.SIGINT, ctrl_c)
     if data.val is not None and module.validated_at != module.global_step:
         trainer.validate(module, data, verbose=False)
     _say(f"Trained {trainer.global_step} steps; results are in {where.path}")

@@ -1,0 +1,174 @@
+"""The command line: what a run writes, sweeps, and sentences instead of tracebacks."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import tokenizers_vq
+from tokenizers_vq.errors import ConfigError
+from tokenizers_vq.hub import load_discriminator
+from tokenizers_vq.training.run import compose, conf, main, run, tokenizer_config
+from training.conftest import GAN, SMALL
+
+
+def test_a_run_has_everything_in_one_folder(small, tmp_path):
+    result = run(small(*GAN, "name=tiny.test"))
+    (folder,) = (tmp_path / "outputs").iterdir()
+    assert result.folder == folder
+    assert folder.name.endswith("_tiny.test")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.yaml",
+        "last.ckpt",
+        "metrics.csv",
+        "recon",
+        "tokenizer",
+    ]
+    pictures = sorted(path.name for path in (folder / "recon").iterdir())
+    assert pictures == ["step_00000002.png", "step_00000004.png"]
+    with Image.open(folder / "recon" / pictures[0]) as picture:
+        assert picture.size == (4 * 34, 2 * 34)
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows if row["train/loss"]] == ["1", "2", "3", "4"]
+    assert [row["step"] for row in rows if row["val/psnr"]] == ["2", "4"]
+    assert float(rows[-1]["val/psnr"]) == result.metrics["val/psnr"]
+    assert yaml.safe_load((folder / "config.yaml").read_text())["optim"]["warmup_steps"] == 2
+
+
+def test_the_published_tokenizer_has_the_averaged_weights_and_the_discriminator(small):
+    result = run(small(*GAN, "callbacks.ema.decay=0.5"))
+    loaded = tokenizers_vq.load(result.folder / "tokenizer")
+    ours, theirs = result.tokenizer.state_dict(), loaded.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    checkpoint = torch.load(result.folder / "last.ckpt", weights_only=True)["state_dict"]
+    assert not all(torch.equal(checkpoint[f"tokenizer.{name}"], ours[name]) for name in ours)
+    critic = load_discriminator(result.folder / "tokenizer")
+    for name, value in critic.state_dict().items():
+        assert torch.equal(value, checkpoint[f"objective.discriminator.{name}"])
+
+
+def test_training_lowers_the_loss(small):
+    result = run(small("trainer.max_steps=40", "optim.lr=3e-3", "optim.floor=1", "name=learns"))
+    with (result.folder / "metrics.csv").open() as file:
+        losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def test_without_callbacks_and_loggers_nothing_but_the_configuration_is_written(small):
+    overrides = [word for word in SMALL if not word.startswith(("callbacks", "~logger"))]
+    cfg = compose([*overrides, *("callbacks=none", "logger=none"), f"outputs={small().outputs}"])
+    result = run(cfg)
+    assert [path.name for path in result.folder.iterdir()] == ["config.yaml"]
+    assert result.step == 4
+
+
+def test_a_sweep_trains_every_combination(tmp_path):
+    words = [*SMALL, f"outputs={tmp_path}", "trainer.max_steps=1", "+quantizer.dim=8"]
+    assert main(["-m", "quantizer=vq,fsq", *words]) == 0
+    names = {path.name.partition("_")[2] for path in tmp_path.glob("20*")}
+    assert {name.partition("_")[2] for name in names} == {
+        "tiny_cnn2d_vq.synthetic_images",
+        "tiny_cnn2d_fsq.synthetic_images",
+    }
+
+
+def test_the_config_of_the_tokenizer_is_backbone_and_quantizer(small):
+    config = tokenizer_config(small("quantizer=fsq", "quantizer.levels=[4,4]"))
+    assert sorted(config) == ["decoder", "dim", "encoder", "quantizer", "signal"]
+    assert config["quantizer"] == {"name": "fsq", "levels": [4, 4]}
+
+
+WRONG = {
+    "quantizer=fqs": "quantizer: there is no 'fqs'; choose one of ",
+    "quantzer=fsq": "train: there is no 'quantzer'; choose one of backbone, callbacks, compile, ",
+    "foo.bar=1": "train: there is no 'foo'; choose one of backbone, callbacks, compile, ",
+    "quantizer.level=[3]": "quantizer 'fsq' has no option 'level'; it takes ",
+    "optim.lrr=1": "optim 'Recipe' has no option 'lrr'; it takes accumulate, betas, clip, ",
+    "trainer.max_stps=1": "trainer 'Trainer' has no option 'max_stps'; it takes accelerator, ",
+    "data.batchsize=1": "config 'data' has no option 'batchsize'; it takes batch_size, ",
+    "objective.weights.recon.l3=1": "loss term: there is no 'recon/l3'; choose one of adv/disc, ",
+    "data=folder": "train: expected a value of data.root; got none. Add data.root=... to the ",
+    "optim.lr=-1": "optim: expected lr and clip above 0, floor from 0 to 1, warmup_steps from 0 ",
+    "experiment=nope": "experiment: there is no 'nope'; choose one of ",
+    "resume=/nowhere": "train: expected a run folder or a checkpoint to resume; got /nowhere, ",
+    "trainer.gradient_clip_val=1": "training: expected optim.clip; got trainer.gradient_clip_val. ",
+    "trainer.precision=16-mixed": "training: expected trainer.precision of 32-true or bf16-mixed;",
+    "seed=[": "no viable alternative at input '['",
+}
+
+
+@pytest.mark.parametrize("word", WRONG)
+def test_a_wrong_word_gets_a_sentence_and_exit_code_2(word, tmp_path, capfd):
+    assert main([f"outputs={tmp_path}/outputs", word]) == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0].startswith(WRONG[word])
+    assert len(lines) <= 2
+    assert not list(tmp_path.glob("outputs/*/tokenizer"))
+
+
+def test_misspelt_options_are_guessed(tmp_path, capfd):
+    assert main([f"outputs={tmp_path}/outputs", "quantizer.level=[3]"]) == 2
+    assert capfd.readouterr().err.endswith("Did you mean 'levels'?\n")
+
+
+def test_debug_shows_the_traceback(monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ConfigError):
+        main(["--debug", "quantizer.level=[3]"])
+
+
+def test_fp16_with_a_discriminator_is_refused(small):
+    with pytest.raises(ConfigError) as error:
+        run(small(*GAN, "trainer.precision=16-mixed"))
+    assert str(error.value) == (
+        "training: fp16 with a discriminator needs a gradient scaler we do not drive; "
+        "use precision=bf16-mixed."
+    )
+
+
+def test_the_program_exits_with_2_and_no_traceback():
+    root = Path(__file__).parents[2]
+    process = subprocess.run(
+        [sys.executable, root / "train.py", "quantizer=fqs"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert process.returncode == 2
+    assert process.stderr.startswith("quantizer: there is no 'fqs'; choose one of bsq, ")
+    assert len(process.stderr.splitlines()) == 1
+
+
+EXPERIMENTS = sorted(path.stem for path in (conf() / "experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_begins_with_its_command(name):
+    lines = (conf() / "experiment" / f"{name}.yaml").read_text().splitlines()
+    comments = [line for line in lines[:2] if not line.startswith("# @package")]
+    assert comments[0].startswith(f"# python train.py experiment={name}")
+    assert "# @package _global_" in lines
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name.startswith("synthetic")])
+def test_an_experiment_trains(name, tmp_path):
+    words = [
+        "data.train.n=8",
+        "data.val.n=2",
+        "data.batch_size=2",
+        "trainer.max_steps=2",
+        "backbone.encoder.width=8",
+        "backbone.decoder.width=8",
+        "quantizer.codebook_size=64" if "gan" in name else "quantizer.levels=[5,5]",
+        "objective.discriminator.width=8" if "gan" in name else "seed=1",
+    ]
+    result = run(compose([f"experiment={name}", *words, f"outputs={tmp_path}"]))
+    assert (result.step, result.finished) == (2, True)
+    assert (result.folder / "tensorboard").is_dir()
