@@ -97,11 +97,30 @@ def train(arguments: argparse.Namespace) -> int:
     return train_main(arguments.overrides)
 
 
-def demo(arguments: argparse.Namespace) -> None:
+def demo(arguments: argparse.Namespace) -> int:
     """Train a small image tokenizer on photos inside installed packages and report on it."""
     from tokenizers_vq.demo import run_demo
 
-    run_demo(arguments.out)
+    return run_demo(arguments.out)
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Measure a tokenizer by a protocol and write a result, a table and a report."""
+    from tokenizers_vq.evaluation import dataset_from
+    from tokenizers_vq.evaluation import evaluate as measure
+    from tokenizers_vq.hub import load
+    from tokenizers_vq.report import write_report
+    from tokenizers_vq.results import codec_table, metric_table
+
+    tokenizer = load(arguments.model)
+    dataset, name = dataset_from(arguments.data)
+    weights = dict(word.split("=", 1) for word in arguments.weights)
+    out = arguments.out or Path("outputs") / "eval" / tokenizer.name / arguments.protocol
+    result = measure(
+        tokenizer, dataset, arguments.protocol, out,
+        data_name=name, device=arguments.device, weights=weights, strict=arguments.strict,
+    )  # fmt: skip
+    print(f"{metric_table(result)}\n\n{codec_table(result)}\n\n{write_report(out)}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -134,6 +153,14 @@ def _parser() -> argparse.ArgumentParser:
     command("train", train)
     sub = command("demo", demo)
     sub.add_argument("-o", "--out", type=Path, default=Path("outputs/demo"))
+    sub = command("eval", evaluate)
+    sub.add_argument("model", help="name, folder or hf:org/repo")
+    sub.add_argument("--data", default="wheels", help="folder of pictures, or a name in conf/data")
+    sub.add_argument("--protocol", default="image_fast", help="a name in conf/protocol")
+    sub.add_argument("--device", default="cpu")
+    sub.add_argument("--weights", action="append", default=[], metavar="KEY=FILE")
+    sub.add_argument("--strict", action="store_true", help="fail when a metric is skipped")
+    sub.add_argument("-o", "--out", type=Path, default=None)
     return parser
 
 
