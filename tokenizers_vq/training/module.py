@@ -5,8 +5,7 @@ tokenizer's is wrapped and the discriminator's is used raw: one optimizer step i
 ``global_step`` with a discriminator too, and both optimizers are in the checkpoint.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import lightning
@@ -19,6 +18,7 @@ from tokenizers_vq.losses.objective import Objective
 from tokenizers_vq.tokenizer import Tokenizer
 from tokenizers_vq.training.codebook import CodebookUse
 from tokenizers_vq.training.optim import Recipe
+from tokenizers_vq.training.sync import average_gradients, local_gradients
 
 
 class TokenizerModule(lightning.LightningModule):
@@ -75,11 +75,11 @@ class TokenizerModule(lightning.LightningModule):
         reconstruction = self.tokenizer(batch)
         terms = self.objective.generator_terms(batch, reconstruction, step)
         total = self.objective.total(terms, step, self.tokenizer.decoder.last_layer)
-        with self._sync(last):
+        with local_gradients(self.trainer.strategy.model):
             self.manual_backward(total * share)
         critic_terms = self.objective.discriminator_terms(batch, reconstruction.x_hat, step)
         if critic_terms:
-            with self._sync(last):
+            with local_gradients(self.trainer.strategy.model):
                 self.manual_backward(self.objective.total(critic_terms, step) * share)
         z, indices = reconstruction.z.detach(), reconstruction.quantized.indices
         # positions of all batches together: their grids may differ
@@ -110,21 +110,12 @@ class TokenizerModule(lightning.LightningModule):
         return numbers
 
     def _clip(self, optimizer: Optimizer) -> Tensor:
-        """Scale gradients down to the recipe's largest norm; return their norm before that."""
+        """Average gradients over processes, scale them down; return their norm before that."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        average_gradients(self.trainer.strategy.model, parameters)
         limit = self.recipe.clip if self.recipe.clip is not None else float("inf")
         norm: Tensor = torch.nn.utils.clip_grad_norm_(parameters, limit)
         return norm
-
-    @contextmanager
-    def _sync(self, last: bool) -> Iterator[None]:
-        """Average gradients over processes only in the last of the accumulated batches."""
-        strategy: Any = self.trainer.strategy
-        if last or not hasattr(strategy, "block_backward_sync"):
-            yield
-        else:
-            with strategy.block_backward_sync():
-                yield
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Add one batch to the sums, and return its reconstruction ``(B, C, *S)``, clamped."""

@@ -203,7 +203,7 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
     """
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf())):
         words = [freed(word) for word in overrides]
-        cfg = hydra.compose("train", words, return_hydra_config=True)
+        cfg: DictConfig = hydra.compose("train", words, return_hydra_config=True)
     choices = cfg.hydra.runtime.choices
     with open_dict(cfg):
         del cfg.hydra
