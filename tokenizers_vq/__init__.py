@@ -10,7 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tokenizers_vq.hub import list_pretrained as list  # noqa: A004 - `tokenizers_vq.list()` is the promised name
+    from collections.abc import Sequence
+
+    from tokenizers_vq.hub import list_pretrained as list
     from tokenizers_vq.hub import load, push
     from tokenizers_vq.tokenizer import Tokenizer
     from tokenizers_vq.types import Codes, Quantized, Reconstruction, SignalSpec
@@ -47,6 +49,6 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(module), attribute)
 
 
-def __dir__() -> "list[str]":
+def __dir__() -> "Sequence[str]":
     """Name the lazy attributes too."""
     return sorted([*globals(), *_WHERE])

@@ -19,7 +19,7 @@ class ConfigError(ValueError):
 
 
 class CheckpointError(RuntimeError):
-    """A saved tokenizer is missing, incomplete, of another config, or changed since it was saved."""
+    """A saved tokenizer is missing, incomplete, of another config, or was changed."""
 
 
 class BitstreamError(ValueError):

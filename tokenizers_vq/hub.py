@@ -101,7 +101,7 @@ def save(
         contents[DISCRIMINATOR] = safetensors_bytes(_state(discriminator[0], dtype))
     if card is not None:
         contents[CARD] = card.encode()
-    config = {"format": FORMAT, "name": name}
+    config: dict[str, Any] = {"format": FORMAT, "name": name}
     config |= {part: tokenizer.config[part] for part in PARTS}
     if discriminator is not None:
         config["discriminator"] = dict(discriminator[1])
@@ -168,7 +168,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"load: expected format '{FORMAT}' in {path}; got {found!r}.")
     if config.get("sha256") != _config_hash(config):
         raise CheckpointError(f"load: {path} was changed after it was saved (its sha256 differs).")
-    return config
+    return dict(config)
 
 
 @cache
@@ -186,7 +186,7 @@ def _locate(name: str, revision: str | None) -> Path:
         return path.parent
     entry = _pretrained().get(name)
     if entry is not None and "folder" in entry:
-        return Path(str(files("tokenizers_vq"))) / entry["folder"]
+        return Path(str(files("tokenizers_vq")), entry["folder"])
     if entry is not None:
         return _download(entry["repo"], revision or entry["revision"])
     if name.startswith("hf:"):

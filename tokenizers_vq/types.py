@@ -48,7 +48,8 @@ class SignalSpec:
     """What the numbers of a signal mean; saved in ``config.json``.
 
     Attributes:
-        kind: the modality; it fixes the number of sample axes (image 2, video 3, audio 1, volume 3).
+        kind: the modality; it fixes the number of sample axes: image 2, video 3, audio 1,
+            volume 3.
         channels: size of axis 1 of the signal.
         value_range: smallest and largest value of a sample.
         sample_rate: Hz, audio only.
