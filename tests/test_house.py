@@ -103,7 +103,7 @@ def test_the_package_list_is_complete():
     assert listed == {".".join(folder.parts) for folder in folders} | {"tokenizers_vq.conf"}
 
 
-@pytest.mark.parametrize("kind", ["quantizer", "encoder", "discriminator"])
+@pytest.mark.parametrize("kind", ["quantizer", "encoder", "discriminator", "metric"])
 def test_a_registry_name_is_its_file_and_its_test(kind):
     for name in registry.names(kind):
         module = registry.TABLES[kind][name].partition(":")[0]

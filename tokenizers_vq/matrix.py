@@ -103,7 +103,8 @@ def train_with_hydra(overrides: list[str], folder: Path) -> TokenizerLike:
     from tokenizers_vq.hub import load
     from tokenizers_vq.training.run import main
 
-    code = main([*overrides, f"folder={folder}"])
+    # auto: a cell that was stopped halfway goes on from its last checkpoint
+    code = main([*overrides, f"folder={folder}", "resume=auto"])
     if code == 130:
         raise KeyboardInterrupt
     if code != 0:
@@ -178,7 +179,7 @@ class _Cell:
         start = time.perf_counter()
         tokenizer = train(self.overrides, self.folder / f"run_{self.key}")
         seconds = time.perf_counter() - start
-        result = evaluate(tokenizer, dataset, self.protocol, self.folder)
+        result = evaluate(tokenizer, dataset, self.protocol, self.folder, pictures=4)
         scores, speed = result["metrics"], result["throughput"]
         names = ("psnr", "ssim", "nominal_bits", "n_bytes", "usage")
         return {

@@ -280,7 +280,9 @@ def _codebook_facts(result: Mapping[str, Any]) -> str:
             / metrics["tokens"]["value"]
         ),
     }  # fmt: skip
-    return html_table("| fact | |\n||\n" + "\n".join(f"| {k} | {v} |" for k, v in facts.items()))
+    return html_table(
+        "| over all pictures | |\n||\n" + "\n".join(f"| {k} | {v} |" for k, v in facts.items())
+    )
 
 
 def _curve(

@@ -1,0 +1,94 @@
+import json
+import re
+
+import pytest
+from reference.patch_mean import PatchMean, Pictures
+
+from tokenizers_vq.configs import config_names
+from tokenizers_vq.errors import ConfigError
+from tokenizers_vq.matrix import run_matrix
+
+
+class Trainer:
+    """Counts what it is asked to train; fails for the heads it is told to."""
+
+    def __init__(self, failing=()):
+        self.calls = []
+        self.failing = set(failing)
+
+    def __call__(self, overrides, folder):
+        self.calls.append(overrides)
+        if overrides[1].removeprefix("quantizer=") in self.failing:
+            raise RuntimeError("no luck\nsecond line")
+        return PatchMean()
+
+
+def matrix(out, train, **options):
+    options = {"quantizers": ["fsq", "vq"], "steps": 5, **options}
+    return run_matrix(out, train=train, dataset=Pictures(2), **options)
+
+
+def test_every_head_meets_every_tiny_backbone(tmp_path):
+    train = Trainer()
+    rows = matrix(tmp_path, train, quantizers=None)
+    tiny = [name for name in config_names("backbone") if name.startswith("tiny_")]
+    pairs = [(row["backbone"], row["quantizer"]) for row in rows]
+    assert pairs == [(b, q) for b in tiny for q in config_names("quantizer")]
+    assert train.calls[0] == [
+        f"backbone={tiny[0]}", f"quantizer={config_names('quantizer')[0]}",
+        "data=synthetic_images", "trainer.max_steps=5", "seed=0",
+    ]  # fmt: skip
+
+
+def test_it_writes_a_table_and_a_picture(tmp_path):
+    rows = matrix(tmp_path, Trainer())
+    assert json.loads((tmp_path / "matrix.json").read_text())["rows"] == json.loads(
+        json.dumps(rows)
+    )
+    table = (tmp_path / "matrix.md").read_text()
+    assert "| tiny_cnn2d | fsq | " in table
+    assert "5 optimizer steps per cell." in table
+    picture = (tmp_path / "matrix.svg").read_text()
+    words = re.findall(r"<text[^>]*>([^<]*)</text>", picture)
+    assert {"fsq", "vq", "PSNR dB", "usage"} <= set(words)
+
+
+def test_done_cells_are_not_done_again_but_changed_ones_are(tmp_path):
+    first, again, changed = Trainer(), Trainer(), Trainer()
+    rows = matrix(tmp_path, first)
+    assert matrix(tmp_path, again) == rows
+    matrix(tmp_path, changed, steps=6)
+    assert (len(first.calls), len(again.calls), len(changed.calls)) == (2, 0, 2)
+
+
+def test_a_failed_cell_is_noted_and_tried_again(tmp_path, capsys):
+    rows = matrix(tmp_path, Trainer(["fsq"]))
+    assert [row["status"] for row in rows] == ["failed", "ok"]
+    assert rows[0]["error"] == "no luck"
+    assert "| fsq | failed: no luck |" in (tmp_path / "matrix.md").read_text()
+    assert "quantizer=fsq failed: no luck" in capsys.readouterr().err
+    second = Trainer()
+    assert [row["status"] for row in matrix(tmp_path, second)] == ["ok", "ok"]
+    assert len(second.calls) == 1
+
+
+def test_ctrl_c_stops_the_matrix_and_leaves_what_is_done(tmp_path):
+    class Stopped(Trainer):
+        def __call__(self, overrides, folder):
+            if self.calls:
+                raise KeyboardInterrupt
+            return super().__call__(overrides, folder)
+
+    with pytest.raises(KeyboardInterrupt):
+        matrix(tmp_path, Stopped())
+    rest = Trainer()
+    matrix(tmp_path, rest)
+    assert [call[1] for call in rest.calls] == ["quantizer=vq"]
+
+
+def test_unknown_heads_are_refused(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        matrix(tmp_path, Trainer(), quantizers=["fqs"])
+    assert str(caught.value).startswith(
+        "matrix: expected a quantizer in conf/quantizer; got 'fqs'. Choose from bsq, "
+    )
