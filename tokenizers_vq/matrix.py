@@ -216,7 +216,7 @@ def _text(metric: str, value: float | None) -> str:
     if value is None:
         return ""
     if metric == "usage":
-        return f"{100 * value:.1f} %"
+        return f"{100 * value:.{1 if value >= 0.1 else 3}f} %"
     digits = {"psnr": 2, "ssim": 3}.get(metric, 0)
     return f"{value:,.{digits}f}"
 
