@@ -16,6 +16,7 @@ from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.losses.schedule import Schedule
 from tokenizers_vq.training.checkpoint import Stopped
 from tokenizers_vq.training.ema import EMA
+from tokenizers_vq.training.prior import fit_prior
 
 log = logging.getLogger(__name__)
 
@@ -163,6 +164,8 @@ class Publish(Callback):
         folder: of the run.
         name: ``arch.tag`` of the tokenizer; default its own.
         discriminator: plain config that the discriminator was built from.
+        prior_items: draws of training items that the entropy coder's statistics are counted on at
+            the end; 0 for none, which makes ``.tok`` files fixed-width.
     """
 
     def __init__(
@@ -170,12 +173,14 @@ class Publish(Callback):
         folder: str | Path,
         name: str | None = None,
         discriminator: Mapping[str, Any] | None = None,
+        prior_items: int = 0,
     ):
+        self.prior_items = prior_items
         self.folder, self.name, self.discriminator = Path(folder) / "tokenizer", name, discriminator
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Publish the trained tokenizer."""
-        self._publish(trainer, pl_module)
+        """Publish the trained tokenizer with the statistics of its codes."""
+        self._publish(trainer, pl_module, self.prior_items)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -184,7 +189,7 @@ class Publish(Callback):
         if isinstance(exception, Stopped):
             self._publish(trainer, pl_module)
 
-    def _publish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _publish(self, trainer: Trainer, pl_module: LightningModule, prior_items: int = 0) -> None:
         if not trainer.is_global_zero:
             return
         module: Any = pl_module
@@ -194,6 +199,9 @@ class Publish(Callback):
         )
         ema = find_ema(trainer)
         with ema.applied(pl_module) if ema else nullcontext():
+            if prior_items:
+                data: Any = trainer.datamodule  # type: ignore[attr-defined]  # set in fit
+                module.tokenizer.prior = fit_prior(module.tokenizer, data.prior, prior_items)
             module.tokenizer.save(self.folder, name=self.name, discriminator=beside)
 
 

@@ -21,6 +21,8 @@ class SignalData(lightning.LightningDataModule):
         num_workers: processes that load ahead; 0 loads in the training process.
         repeat: times that one epoch goes through the training set; see ``ResumableLoader``.
         seed: of the order.
+        prior: items of the size at which files will be written, for the entropy coder's
+            statistics; default the training items.
 
     Raises:
         ConfigError: a data set has another signal than the other.
@@ -34,6 +36,7 @@ class SignalData(lightning.LightningDataModule):
         num_workers: int = 0,
         repeat: int | None = None,
         seed: int = 0,
+        prior: SignalDataset | None = None,
     ):
         super().__init__()
         if val is not None and val.signal != train.signal:
@@ -41,7 +44,7 @@ class SignalData(lightning.LightningDataModule):
                 f"data: expected validation items like the training items, {train.signal}; got "
                 f"{val.signal}. Correct the data config."
             )
-        self.train, self.val = train, val
+        self.train, self.val, self.prior = train, val, prior or train
         self.batch_size, self.num_workers = batch_size, num_workers
         self.repeat, self.seed = repeat, seed
 

@@ -135,6 +135,7 @@ def build_data(cfg: DictConfig) -> SignalData:
         num_workers=data.num_workers,
         repeat=data.get("repeat"),
         seed=cfg.seed,
+        prior=instantiate(data.prior, _convert_="all") if data.get("prior") else None,
     )
 
 
