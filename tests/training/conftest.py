@@ -34,6 +34,7 @@ SMALL = [
     "trainer.log_every_n_steps=1",
     "trainer.val_check_interval=2",
     "callbacks.last.every_n_steps=3",
+    "callbacks.publish.prior_items=2",
     "~logger.tensorboard",
 ]
 GAN = [

@@ -153,7 +153,7 @@ EXPERIMENTS = sorted(path.stem for path in (conf() / "experiment").glob("*.yaml"
 def test_an_experiment_begins_with_its_command(name):
     lines = (conf() / "experiment" / f"{name}.yaml").read_text().splitlines()
     comments = [line for line in lines[:2] if not line.startswith("# @package")]
-    assert comments[0].startswith(f"# python train.py experiment={name}")
+    assert comments[0].startswith((f"# python train.py experiment={name}", f"# tvq {name}"))
     assert "# @package _global_" in lines
 
 
