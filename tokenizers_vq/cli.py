@@ -23,9 +23,11 @@ EXPECTED = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return 0, or 2 after one sentence on standard error, or 130 on Ctrl-C."""
-    arguments, rest = _parser().parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    parser = _parser(words)
+    arguments, rest = parser.parse_known_args(words)
     if rest and arguments.run is not train:
-        _parser().error(f"unrecognized arguments: {' '.join(rest)}")
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     arguments.overrides = rest
     try:
         return int(arguments.run(arguments) or 0)
@@ -104,26 +106,25 @@ def demo(arguments: argparse.Namespace) -> int:
     return run_demo(arguments.out)
 
 
-def evaluate(arguments: argparse.Namespace) -> None:
-    """Measure a tokenizer by a protocol and write a result, a table and a report."""
-    from tokenizers_vq.evaluation import dataset_from
-    from tokenizers_vq.evaluation import evaluate as measure
-    from tokenizers_vq.hub import load
-    from tokenizers_vq.report import write_report
-    from tokenizers_vq.results import codec_table, metric_table
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Measure a tokenizer by a protocol; write a result, tables and a report."""
+    from tokenizers_vq.evaluation import main_from_args
 
-    tokenizer = load(arguments.model)
-    dataset, name = dataset_from(arguments.data)
-    weights = dict(word.split("=", 1) for word in arguments.weights)
-    out = arguments.out or Path("outputs") / "eval" / tokenizer.name / arguments.protocol
-    result = measure(
-        tokenizer, dataset, arguments.protocol, out,
-        data_name=name, device=arguments.device, weights=weights, strict=arguments.strict,
+    return main_from_args(arguments)
+
+
+def matrix(arguments: argparse.Namespace) -> None:
+    """Train every head on every tiny backbone for a small budget; write a table and a picture."""
+    from tokenizers_vq.matrix import run_matrix
+
+    run_matrix(
+        arguments.out, backbones=arguments.backbones, quantizers=arguments.quantizers,
+        data=arguments.data, steps=arguments.steps, seed=arguments.seed,
     )  # fmt: skip
-    print(f"{metric_table(result)}\n\n{codec_table(result)}\n\n{write_report(out)}")
+    print((arguments.out / "matrix.md").read_text())
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tvq", description="Discrete tokenizers, any head on any backbone."
     )
@@ -154,13 +155,17 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("demo", demo)
     sub.add_argument("-o", "--out", type=Path, default=Path("outputs/demo"))
     sub = command("eval", evaluate)
-    sub.add_argument("model", help="name, folder or hf:org/repo")
-    sub.add_argument("--data", default="wheels", help="folder of pictures, or a name in conf/data")
-    sub.add_argument("--protocol", default="image_fast", help="a name in conf/protocol")
-    sub.add_argument("--device", default="cpu")
-    sub.add_argument("--weights", action="append", default=[], metavar="KEY=FILE")
-    sub.add_argument("--strict", action="store_true", help="fail when a metric is skipped")
-    sub.add_argument("-o", "--out", type=Path, default=None)
+    if "eval" in words:  # its module imports torch, which `tvq list` need not wait for
+        from tokenizers_vq.evaluation import add_arguments
+
+        add_arguments(sub)
+    sub = command("matrix", matrix)
+    sub.add_argument("--backbones", nargs="+", default=None, metavar="NAME")
+    sub.add_argument("--quantizers", nargs="+", default=None, metavar="NAME")
+    sub.add_argument("--data", default="wheels", help="a name in conf/data")
+    sub.add_argument("--steps", type=int, default=300, help="optimizer steps per cell")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("-o", "--out", type=Path, default=Path("outputs/matrix"))
     return parser
 
 

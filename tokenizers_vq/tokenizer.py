@@ -109,8 +109,8 @@ class Tokenizer(nn.Module):
 
     @property
     def model_id(self) -> str:
-        """``name@hash``, what ``Codes`` carry to tell their maker."""
-        return f"{self.name}@{self.sha256[:8]}"
+        """``name@hash``, what ``Codes`` carry to tell their maker; no hash before it is saved."""
+        return f"{self.name}@{self.file_sha256[:8] if self.file_sha256 else 'unsaved'}"
 
     def forward(self, x: Tensor) -> Reconstruction:
         """Encode, quantize and decode with gradients, for training.
