@@ -196,3 +196,10 @@ def test_what_cannot_be_fitted_is_said():
         "CountPrior.fit: expected indices of at least 0; got -1 (a masked position). "
         "Leave masked items out."
     )
+
+
+def test_the_file_is_the_same_bytes_every_time(make_prior):
+    blob = make_prior([(5,), (7,)], 2).to_bytes()
+    assert make_prior([(5,), (7,)], 2).to_bytes() == blob
+    # safetensors stores metadata in random order, so there must be one key only
+    assert blob.count(b'"__metadata__":{"prior":') == 1

@@ -13,7 +13,7 @@ def read_prior(blob):
     """Return (header, tensors) of a safetensors file; tensors as (shape, flat list)."""
     (length,) = struct.unpack("<Q", blob[:8])
     table = json.loads(blob[8 : 8 + length])
-    header = json.loads(table.pop("__metadata__")["header"])
+    header = json.loads(table.pop("__metadata__")["prior"])["header"]
     letter = {"U8": "B", "I8": "b", "I32": "i"}
     tensors = {}
     for name, entry in table.items():

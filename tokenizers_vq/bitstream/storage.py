@@ -1,9 +1,9 @@
 """The file of a count prior: safetensors with integer tables, and a digest of their content.
 
-Metadata: ``format``, ``sha256`` (``digest``), and ``header``, a JSON object with
-``codebook_sizes``, ``digits`` (the radices each codebook's index is split into, least significant
-first; all of them in order are the K' columns), ``rank`` and ``model``. Tensors, columns one after
-the other in the flat ones::
+Metadata: under the one key ``prior`` (several would be stored in random order) a JSON object with
+``format``, ``sha256`` (``digest``), and ``header``: ``codebook_sizes``, ``digits`` (the radices
+each codebook's index is split into, least significant first; all of them in order are the K'
+columns), ``rank`` and ``model``. Tensors, columns one after the other in the flat ones::
 
     shape      int32 (K', 3)  C symbols or classes, cuts of the energy, cuts of the mean
     order0     uint8          C code lengths in 1/16 bit without context
@@ -83,8 +83,8 @@ def to_bytes(data: PriorData) -> bytes:
     for name in tensors:
         if name.startswith("classes."):
             tensors[name] = np.frombuffer(zlib.compress(tensors[name].tobytes(), 9), np.uint8)
-    meta = {"format": FORMAT, "header": _header(data), "sha256": digest(data)}
-    return bytes(to_safetensors(tensors, meta))
+    meta = {"format": FORMAT, "header": json.loads(_header(data)), "sha256": digest(data)}
+    return bytes(to_safetensors(tensors, {"prior": json.dumps(meta, sort_keys=True)}))
 
 
 def write_atomically(path: Path, blob: bytes) -> None:
@@ -108,12 +108,12 @@ def load(path: str | Path) -> PriorData:
     """
     try:
         with safe_open(str(path), framework="numpy") as file:
-            meta = file.metadata() or {}
+            meta = json.loads((file.metadata() or {}).get("prior", "{}"))
             names = list(file.keys())
             tensors = {name: file.get_tensor(name) for name in names}
         if meta.get("format") != FORMAT:
             raise ValueError(f"format {meta.get('format')!r}")
-        data = _parse(json.loads(meta["header"]), tensors)
+        data = _parse(meta["header"], tensors)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, zlib.error) as error:
         raise BitstreamError(
             f"CountPrior.load: expected a {FORMAT} file at {path}; got {_first_line(error)}. "

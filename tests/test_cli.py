@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from tokenizers_vq import cli, hub
+
+
+@pytest.fixture
+def model(tiny_tokenizer, tmp_path):
+    return str(hub.save(tiny_tokenizer, tmp_path / "tok"))
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "cat.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_a_picture_becomes_a_file_and_a_picture_again(model, photo, capsys):
+    assert cli.main(["encode", str(photo), "-m", model]) == 0
+    tok = photo.with_suffix(".tok")
+    assert f"{tok}: {tok.stat().st_size:,} bytes" in capsys.readouterr().out
+    assert cli.main(["info", str(tok)]) == 0
+    assert str(tok.stat().st_size) in capsys.readouterr().out
+    back = photo.with_name("back.png")
+    assert cli.main(["decode", str(tok), "-m", model, "-o", str(back)]) == 0
+    with Image.open(back) as picture:
+        assert picture.size == (50, 37)
+
+
+def test_list_prints_names(capsys):
+    assert cli.main(["list", "no_such*"]) == 0
+    assert capsys.readouterr().out == "\n"
+
+
+def test_errors_are_one_sentence_and_exit_code_2(photo, tmp_path, capsys):
+    assert cli.main(["encode", str(photo), "-m", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert message == (
+        f"tvq encode: load: {tmp_path} has no config.json; it is not a tokenizer folder.\n"
+    )
+    assert cli.main(["info", str(photo)]) == 2
+    assert capsys.readouterr().err.startswith("tvq info: ")
+    assert cli.main(["encode", str(tmp_path / "none.png"), "-m", str(tmp_path)]) == 2
+
+
+def test_unknown_words_list_the_choices(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["lsit"])
+    assert stop.value.code == 2
+    assert "choose from" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["list", "--no-such-option"])
+    assert stop.value.code == 2
+
+
+def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
+    def stopped(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tokenizers_vq.demo.run_demo", stopped)
+    assert cli.main(["demo"]) == 130
+    assert capsys.readouterr().err.startswith("\ntvq demo: stopped")
+
+
+def test_train_takes_overrides_and_explains_wrong_ones(capsys):
+    assert cli.main(["train", "quantizer=fqs"]) == 2
+    message = capsys.readouterr().err
+    assert "fqs" in message
+    assert "fsq" in message
+    assert "Traceback" not in message
