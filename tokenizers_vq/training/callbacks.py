@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from torch import Tensor, nn
 
-from tokenizers_vq.errors import ConfigError
+from tokenizers_vq.errors import ConfigError, unknown_name
 from tokenizers_vq.losses.schedule import Schedule
 from tokenizers_vq.training.checkpoint import Stopped
 from tokenizers_vq.training.ema import EMA
@@ -166,6 +166,7 @@ class Publish(Callback):
         discriminator: plain config that the discriminator was built from.
         prior_items: draws of training items that the entropy coder's statistics are counted on at
             the end; 0 for none, which makes ``.tok`` files fixed-width.
+        dtype: of the stored weights, e.g. ``float16`` for half the size; default their own.
     """
 
     def __init__(
@@ -174,8 +175,10 @@ class Publish(Callback):
         name: str | None = None,
         discriminator: Mapping[str, Any] | None = None,
         prior_items: int = 0,
+        dtype: str | None = None,
     ):
         self.prior_items = prior_items
+        self.dtype = None if dtype is None else _dtype(dtype)
         self.folder, self.name, self.discriminator = Path(folder) / "tokenizer", name, discriminator
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -202,7 +205,17 @@ class Publish(Callback):
             if prior_items:
                 data: Any = trainer.datamodule  # type: ignore[attr-defined]  # set in fit
                 module.tokenizer.prior = fit_prior(module.tokenizer, data.prior, prior_items)
-            module.tokenizer.save(self.folder, name=self.name, discriminator=beside)
+            module.tokenizer.save(
+                self.folder, name=self.name, discriminator=beside, dtype=self.dtype
+            )
+
+
+def _dtype(name: str) -> torch.dtype:
+    """Return the floating-point type of a name, or raise ``ConfigError``."""
+    types = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if name not in types:
+        raise unknown_name("Publish dtype", name, types)
+    return types[name]
 
 
 def find_ema(trainer: Trainer) -> EMA | None:
