@@ -23,6 +23,7 @@ from tokenizers_vq.viz import Series
 
 LIMIT = 5_000_000  # bytes of the page
 QUALITIES = (94, 85, 70)  # of the thumbnails, tried in turn until the page is small enough
+CHARTS = 3  # codebooks that get a chart of their own
 TILES = ("psnr", "ssim", "bpp", "n_bytes", "usage", "cos-EffLite0")
 CURVES = (
     ("Loss", ("train/loss", "val/loss"), True),
@@ -249,16 +250,16 @@ def _codebook(result: Mapping[str, Any]) -> str:
     if score is None or score["value"] is None:
         return ""
     detail = score["detail"]
-    sizes = detail["codebook_sizes"]
+    sizes, shown = detail["codebook_sizes"], detail["frequencies"][:CHARTS]
     charts = "".join(
         viz.bar_chart(
             column,
             f"codebook {k}: {size:,} codes, most frequent first (log counts); "
             f"{100 * detail['per_codebook'][k]:.1f} % hit",
         )
-        for k, (column, size) in enumerate(zip(detail["frequencies"], sizes, strict=False))
+        for k, (column, size) in enumerate(zip(shown, sizes, strict=False))
     )
-    more = len(sizes) - len(detail["frequencies"])
+    more = len(sizes) - len(shown)
     rest = f"<p class='hint'>and {more} more codebooks</p>" if more > 0 else ""
     return (
         f'<div class="card"><h2>Codebook</h2>{charts}{rest}{_codebook_facts(result)}'
