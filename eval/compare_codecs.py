@@ -12,6 +12,7 @@ from tokenizers_vq import codecs, results, viz
 from tokenizers_vq.baselines import pixels_of
 from tokenizers_vq.errors import ConfigError, DataError, MissingExtraError
 from tokenizers_vq.evaluation import dataset_from
+from tokenizers_vq.files import write_atomically
 from tokenizers_vq.metrics.similarity import psnr, ssim
 from tokenizers_vq.page import standalone
 from tokenizers_vq.protocol import Protocol, uint8_tensor
@@ -76,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
         points = [(row["n_bytes"], row["psnr"]) for row in rows if row["codec"] == codec]
         series.append(viz.Series(results.codec_label(codec), sorted(points)))
     chart = viz.line_chart(series, "bytes per picture", "PSNR, dB", log_x=True)
-    results.write_text(
+    write_atomically(
         options.out / "codecs.html", standalone(f"<h1>Codecs on {name}</h1>{chart}", "Codecs")
     )
     print(table(rows))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tokenizers_vq import results
 from tokenizers_vq.errors import ConfigError
+from tokenizers_vq.files import write_atomically
 from tokenizers_vq.page import html_table, standalone
 
 
@@ -46,8 +47,8 @@ def main(argv: list[str] | None = None) -> int:
         f"<p>{t.rsplit(chr(10) * 2, 1)[1]}</p>"
         for (p, data), t in tables.items()
     )
-    results.write_text(options.out / "leaderboard.md", f"# Leaderboard\n\n{text}\n")
-    results.write_text(
+    write_atomically(options.out / "leaderboard.md", f"# Leaderboard\n\n{text}\n")
+    write_atomically(
         options.out / "leaderboard.html", standalone(f"<h1>Leaderboard</h1>{page}", "Leaderboard")
     )
     print(text)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import tokenizers_vq
-from tokenizers_vq import hub
+from tokenizers_vq import files, hub
 from tokenizers_vq.errors import CheckpointError
 from tokenizers_vq.registry import build
 from tokenizers_vq.tokenizer import Tokenizer
@@ -58,7 +58,7 @@ def test_a_crash_while_saving_keeps_the_old_tokenizer(tiny_config, saved, monkey
     def crash(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(hub.os, "fsync", crash)
+    monkeypatch.setattr(files.os, "fsync", crash)
     with pytest.raises(OSError, match="disk full"):
         hub.save(Tokenizer.from_config(tiny_config, name="other.test"), saved)
     assert tokenizers_vq.load(saved).file_sha256 == before

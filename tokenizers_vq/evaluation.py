@@ -14,6 +14,7 @@ from typing import Any
 from tokenizers_vq import results
 from tokenizers_vq.errors import ConfigError, MissingExtraError
 from tokenizers_vq.evaluation_run import DataLike, EvaluationRun, TokenizerLike
+from tokenizers_vq.files import write_atomically
 from tokenizers_vq.protocol import Protocol, load_protocol
 
 
@@ -66,7 +67,7 @@ def evaluate(
     if folder is not None:
         results.write_rows(folder / "samples.jsonl", run.rows)
         tables = (results.metric_table(result), results.codec_table(result))
-        results.write_text(folder / "table.md", "\n\n".join(filter(None, tables)) + "\n")
+        write_atomically(folder / "table.md", "\n\n".join(filter(None, tables)) + "\n")
         results.write_json(folder / "result.json", result)  # last: it says the rest is complete
     missing = [f"{k}: {v['reason']}" for k, v in result["metrics"].items() if v["reason"]]
     if strict and missing:

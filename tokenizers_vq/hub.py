@@ -8,7 +8,6 @@ Nothing in it is code, and nothing is unpickled.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from fnmatch import fnmatch
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 from tokenizers_vq.bitstream import CountPrior
 from tokenizers_vq.errors import CheckpointError, ConfigError
+from tokenizers_vq.files import write_atomically
 from tokenizers_vq.registry import build
 from tokenizers_vq.tokenizer import PARTS, Tokenizer
 
@@ -257,10 +257,7 @@ def _replace_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
         shutil.rmtree(stale, ignore_errors=True)
     part.mkdir(parents=True)
     for file, data in contents.items():
-        with (part / file).open("wb") as handle:
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
+        write_atomically(part / file, data)
     if folder.exists():
         for kept in folder.iterdir():
             if kept.name not in {CONFIG, MODEL, PRIOR, DISCRIMINATOR} | set(contents):

@@ -15,6 +15,7 @@ from tokenizers_vq.configs import config_names
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.evaluation import dataset_from, evaluate
 from tokenizers_vq.evaluation_run import DataLike, TokenizerLike
+from tokenizers_vq.files import write_atomically
 from tokenizers_vq.protocol import Protocol, load_protocol
 
 Train = Callable[[list[str], Path], TokenizerLike]
@@ -208,8 +209,8 @@ def _write(folder: Path, rows: list[dict[str, Any]], protocol: Protocol, data: s
     results.write_json(
         folder / "matrix.json", {"protocol": protocol.id, "data": data, "rows": rows}
     )
-    results.write_text(folder / "matrix.md", f"{matrix_table(rows)}\n\n{note}\n")
-    results.write_text(folder / "matrix.svg", matrix_picture(rows))
+    write_atomically(folder / "matrix.md", f"{matrix_table(rows)}\n\n{note}\n")
+    write_atomically(folder / "matrix.svg", matrix_picture(rows))
 
 
 def _text(metric: str, value: float | None) -> str:

@@ -18,6 +18,7 @@ from PIL import Image
 from tokenizers_vq import results, viz
 from tokenizers_vq.codecs import CODECS
 from tokenizers_vq.errors import DataError
+from tokenizers_vq.files import write_atomically
 from tokenizers_vq.page import html_table, standalone
 from tokenizers_vq.viz import Series
 
@@ -90,7 +91,7 @@ def write_report(
     cards = _cards_that_fit(chosen, room)
     body = head + _gallery(cards, len(chosen) - len(cards)) + tail
     path = folder / "report.html"
-    results.write_text(path, standalone(body, title or data["tokenizer"]["name"]))
+    write_atomically(path, standalone(body, title or data["tokenizer"]["name"]))
     return path
 
 

@@ -25,8 +25,8 @@ from tokenizers_vq.bitstream.header import (
     write_header,
 )
 from tokenizers_vq.bitstream.priors import CountPrior
-from tokenizers_vq.bitstream.storage import write_atomically
 from tokenizers_vq.errors import BitstreamError, check_indices, check_shape
+from tokenizers_vq.files import write_atomically
 from tokenizers_vq.types import Codes
 
 

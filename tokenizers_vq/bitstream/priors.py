@@ -17,6 +17,7 @@ from tokenizers_vq.bitstream.digits import check_items, check_radices, join_digi
 from tokenizers_vq.bitstream.storage import PriorData
 from tokenizers_vq.bitstream.tables import cumulative, frequencies, rarity_classes
 from tokenizers_vq.bitstream.walk import Column, Walk
+from tokenizers_vq.files import write_atomically
 
 
 class CountPrior:
@@ -103,7 +104,7 @@ class CountPrior:
     def save(self, path: str | Path) -> int:
         """Write ``to_bytes`` atomically; return its size in bytes."""
         blob = self.to_bytes()
-        storage.write_atomically(Path(path), blob)
+        write_atomically(Path(path), blob)
         return len(blob)
 
     @cached_property

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,19 +84,6 @@ def to_bytes(data: PriorData) -> bytes:
             tensors[name] = np.frombuffer(zlib.compress(tensors[name].tobytes(), 9), np.uint8)
     meta = {"format": FORMAT, "header": json.loads(_header(data)), "sha256": digest(data)}
     return bytes(to_safetensors(tensors, {"prior": json.dumps(meta, sort_keys=True)}))
-
-
-def write_atomically(path: Path, blob: bytes) -> None:
-    """Write ``blob`` beside ``path``, flush it to the disk, and rename it: never half a file."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as file:
-            file.write(blob)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def load(path: str | Path) -> PriorData:

@@ -11,6 +11,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from tokenizers_vq.errors import CheckpointError, ConfigError
+from tokenizers_vq.files import write_atomically
 from tokenizers_vq.training.checkpoint import LAST
 
 CONFIG = "config.yaml"
@@ -51,7 +52,7 @@ def open_folder(config: Mapping[str, Any]) -> RunFolder:
     if run.checkpoint is not None:
         _check_same_tokenizer(run.path, config)
     run.path.mkdir(parents=True, exist_ok=True)
-    (run.path / CONFIG).write_text(yaml.safe_dump(dict(config), sort_keys=False))
+    write_atomically(run.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
     os.environ[SHARED] = os.pathsep.join([str(run.path.resolve()), str(run.checkpoint or "")])
     return run
 
