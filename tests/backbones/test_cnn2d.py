@@ -105,7 +105,7 @@ def test_a_one_position_grid_works(family):
 
 def test_tiny_models_are_small():
     assert parameters(*from_config("tiny_cnn2d")) <= 1_000_000
-    assert 1_000_000 <= parameters(*from_config("demo_cnn2d")) <= 2_000_000
+    assert 1_000_000 <= parameters(*from_config("mini_cnn2d_f16")) <= 1_500_000
 
 
 def test_the_shortcut_reads_the_input_or_the_output():
