@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -62,6 +63,33 @@ def test_a_crash_while_saving_keeps_the_old_tokenizer(tiny_config, saved, monkey
     with pytest.raises(OSError, match="disk full"):
         hub.save(Tokenizer.from_config(tiny_config, name="other.test"), saved)
     assert tokenizers_vq.load(saved).file_sha256 == before
+
+
+def test_a_crash_between_the_renames_loses_nothing(tiny_config, saved, monkeypatch):
+    before = tokenizers_vq.load(saved).file_sha256
+    (saved / "notes.txt").write_text("mine")
+    rename = Path.rename
+
+    def crash(self, target):
+        if self.name.endswith(".part"):
+            raise OSError("power cut")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", crash)
+    with pytest.raises(OSError, match="power cut"):
+        hub.save(Tokenizer.from_config(tiny_config, name="other.test"), saved)
+    monkeypatch.undo()
+    assert tokenizers_vq.load(saved).file_sha256 == before
+    hub.save(Tokenizer.from_config(tiny_config, name="other.test"), saved)
+    assert tokenizers_vq.load(saved).name == "other.test"
+    assert (saved / "notes.txt").read_text() == "mine"
+
+
+def test_after_saving_the_object_is_the_tokenizer_in_the_file(tiny_tokenizer, tmp_path):
+    folder = hub.save(tiny_tokenizer, tmp_path / "tok")
+    assert tiny_tokenizer.model_id == tokenizers_vq.load(folder).model_id
+    hub.save(tiny_tokenizer, tmp_path / "half", dtype=torch.float16)
+    assert tiny_tokenizer.model_id == tokenizers_vq.load(folder).model_id
 
 
 def test_the_discriminator_travels_along(tiny_tokenizer, tmp_path):
@@ -139,6 +167,43 @@ def test_a_config_that_names_code_is_refused(saved):
     config["sha256"] = hub._config_hash(config)
     path.write_text(json.dumps(config))
     assert "does not describe a tokenizer" in error_of(tokenizers_vq.load, saved)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda c: c.pop("files"), "load: expected 'name' and 'files' with model.safetensors in "),
+        (lambda c: c.pop("name"), "load: expected 'name' and 'files' with model.safetensors in "),
+        (lambda c: c["signal"].update(kind="smell"), "does not describe a tokenizer"),
+        (lambda c: c.update(dim="wide"), "does not describe a tokenizer"),
+        (lambda c: c["quantizer"].update(levels=0), "does not describe a tokenizer"),
+    ],
+)
+def test_a_config_of_wrong_values_is_one_sentence(saved, edit, message):
+    path = saved / "config.json"
+    config = json.loads(path.read_text())
+    edit(config)
+    config["sha256"] = hub._config_hash(config)
+    path.write_text(json.dumps(config))
+    assert message in error_of(tokenizers_vq.load, saved)
+
+
+def test_weights_that_are_no_safetensors_are_refused(saved):
+    (saved / "model.safetensors").write_bytes(b"junk")
+    path = saved / "config.json"
+    config = json.loads(path.read_text())
+    config["files"]["model.safetensors"] = hub._sha256(b"junk")
+    config["sha256"] = hub._config_hash(config)
+    path.write_text(json.dumps(config))
+    assert "is not a safetensors file" in error_of(tokenizers_vq.load, saved)
+
+
+def test_a_file_is_no_folder_to_save_in(tiny_tokenizer, tmp_path):
+    path = tmp_path / "tok"
+    path.write_text("")
+    assert error_of(hub.save, tiny_tokenizer, path) == (
+        f"save: expected a folder; got the file {path}. Name a new folder."
+    )
 
 
 def test_a_folder_of_other_files_is_not_overwritten(tiny_tokenizer, tmp_path):

@@ -1,5 +1,6 @@
 import math
 
+import numpy
 import pytest
 import torch
 
@@ -72,17 +73,27 @@ def test_codes_know_their_rate():
         (
             lambda: torch.zeros(3, 32, 32),
             "encode: expected shape (B, 3, H, W); got (3, 32, 32). "
-            "Signals are channels first, with a batch axis; add one with x[None].",
+            "Signals are tensors, channels first, with a batch axis (x[None] adds one).",
         ),
         (
             lambda: torch.zeros(1, 4, 32, 32),
             "encode: expected shape (B, 3, H, W); got (1, 4, 32, 32). "
-            "Signals are channels first, with a batch axis; add one with x[None].",
+            "Signals are tensors, channels first, with a batch axis (x[None] adds one).",
         ),
         (
             lambda: torch.full((1, 3, 32, 32), 255.0),
             "encode: expected values in [-1, 1]; got 255 to 255. "
             "Rescale, or pass uint8 for 0..255.",
+        ),
+        (
+            lambda: torch.full((1, 3, 32, 32), float("nan")),
+            "encode: expected values in [-1, 1]; got nan to nan. "
+            "Rescale, or pass uint8 for 0..255.",
+        ),
+        (
+            lambda: numpy.zeros((1, 3, 32, 32)),
+            "encode: expected a tensor (B, 3, H, W); got numpy.ndarray. "
+            "Signals are tensors, channels first, with a batch axis (x[None] adds one).",
         ),
         (
             lambda: torch.zeros(1, 3, 32, 32, dtype=torch.int64),
@@ -115,6 +126,29 @@ def test_wrong_codes_are_one_sentence(tiny_tokenizer):
     )
 
 
+def test_a_prefix_is_for_residual_heads(tiny_tokenizer, tiny_config):
+    codes = tiny_tokenizer.encode(torch.rand(1, 3, 32, 32))
+    with pytest.raises(ShapeError) as error:
+        tiny_tokenizer.decode(codes, num_codebooks=1)
+    assert str(error.value) == (
+        "decode: expected num_codebooks of 1..1 and a residual quantizer; got 1 for FSQ."
+    )
+    stages = {"repeat": 3, "of": {"name": "vq", "codebook_size": 8}}
+    tiny_config["quantizer"] = {"name": "residual", "stages": stages}
+    residual = Tokenizer.from_config(tiny_config).eval()
+    codes = residual.encode(torch.rand(1, 3, 32, 32))
+    assert residual.decode(codes, num_codebooks=2).shape == (1, 3, 32, 32)
+    assert torch.equal(residual.decode(codes, num_codebooks=3), residual.decode(codes))
+    with pytest.raises(ShapeError, match="got 4 for Residual"):
+        residual.decode(codes, num_codebooks=4)
+
+
+def test_training_forgets_the_file(tiny_tokenizer):
+    tiny_tokenizer.file_sha256 = "0" * 64
+    assert tiny_tokenizer.eval().model_id.endswith("@00000000")
+    assert tiny_tokenizer.train().model_id.endswith("@unsaved")
+
+
 def test_codes_of_a_stranger_are_refused_or_warned_about(tiny_tokenizer):
     codes = tiny_tokenizer.encode(torch.rand(1, 3, 32, 32))
     with pytest.raises(ShapeError, match="made by 'other@1'"):
@@ -134,7 +168,8 @@ def test_a_config_with_a_part_missing_is_refused(tiny_config):
 
 
 def test_public_names_are_lazy_and_complete():
-    for name in tokenizers_vq.__all__:
+    for name in [*tokenizers_vq.__all__, "list"]:
         assert getattr(tokenizers_vq, name) is not None
+    assert "list" not in tokenizers_vq.__all__  # `import *` must not hide the builtin
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = tokenizers_vq.nothing

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tokenizers_vq.hub import list_pretrained as list
+    from tokenizers_vq.hub import list_pretrained as list  # noqa: F401 (kept out of `import *`)
     from tokenizers_vq.hub import load, push
     from tokenizers_vq.tokenizer import Tokenizer
     from tokenizers_vq.types import Codes, Quantized, Reconstruction, SignalSpec
@@ -24,7 +24,6 @@ __all__ = [
     "Reconstruction",
     "SignalSpec",
     "Tokenizer",
-    "list",
     "load",
     "push",
 ]

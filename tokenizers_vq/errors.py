@@ -48,7 +48,8 @@ def check_shape(x: Tensor, dims: str, where: str, hint: str = "") -> None:
         ShapeError: the rank or a fixed dimension differs.
     """
     if not isinstance(x, Tensor):
-        raise ShapeError(f"{where}: expected a tensor of shape ({_comma(dims)}); got {x!r:.60}.")
+        got = f"{type(x).__module__}.{type(x).__qualname__}"
+        raise ShapeError(f"{where}: expected a tensor ({_comma(dims)}); got {got}. {hint}".rstrip())
     names = dims.split()
     star = next((i for i, name in enumerate(names) if name.startswith("*")), None)
     if star is None:

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_bytes
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from tokenizers_vq.bitstream import CountPrior
-from tokenizers_vq.errors import CheckpointError, ConfigError
+from tokenizers_vq.errors import CheckpointError
 from tokenizers_vq.files import write_atomically
 from tokenizers_vq.registry import build
 from tokenizers_vq.tokenizer import PARTS, Tokenizer
@@ -47,12 +48,12 @@ def load(name: str | Path, *, revision: str | None = None) -> Tokenizer:
     config = read_config(folder)
     try:
         tokenizer = Tokenizer.from_config(config, name=config["name"])
-    except (ConfigError, TypeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise CheckpointError(
             f"load: {folder / CONFIG} does not describe a tokenizer: {error}"
         ) from error
     data = _read_checked(folder, MODEL, config)
-    _fill(tokenizer, load_bytes(data), folder / MODEL)
+    _fill(tokenizer, data, folder / MODEL)
     tokenizer.file_sha256 = config["files"][MODEL]
     if PRIOR in config["files"]:
         _read_checked(folder, PRIOR, config)
@@ -86,6 +87,8 @@ def save(
         CheckpointError: ``folder`` exists and is not a tokenizer, or the tokenizer has no config.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise CheckpointError(f"save: expected a folder; got the file {folder}. Name a new folder.")
     if not tokenizer.config:
         raise CheckpointError(
             "save: this tokenizer was not built from a config, so none can be saved."
@@ -95,8 +98,8 @@ def save(
     name = name or tokenizer.name
     contents = {MODEL: safetensors_bytes(_state(tokenizer, dtype))}
     if tokenizer.prior is not None:
-        model_id = f"{name}@{_sha256(contents[MODEL])[:8]}"
-        contents[PRIOR] = tokenizer.prior.for_model(model_id).to_bytes()
+        prior = tokenizer.prior.for_model(f"{name}@{_sha256(contents[MODEL])[:8]}")
+        contents[PRIOR] = prior.to_bytes()
     if discriminator is not None:
         contents[DISCRIMINATOR] = safetensors_bytes(_state(discriminator[0], dtype))
     if card is not None:
@@ -109,6 +112,10 @@ def save(
     config["sha256"] = _config_hash(config)
     contents[CONFIG] = (json.dumps(config, indent=1) + "\n").encode()
     _replace_folder(folder, contents)
+    if dtype is None and name == tokenizer.name and not tokenizer.training:
+        # from here on it is the tokenizer in the file, and writes the same .tok files
+        tokenizer.file_sha256 = config["files"][MODEL]
+        tokenizer.prior = None if tokenizer.prior is None else prior
     return folder
 
 
@@ -123,7 +130,7 @@ def load_discriminator(folder: str | Path) -> nn.Module:
     if DISCRIMINATOR not in config["files"]:
         raise CheckpointError(f"load_discriminator: {folder} was saved without a discriminator.")
     module: nn.Module = build("discriminator", config["discriminator"])
-    _fill(module, load_bytes(_read_checked(folder, DISCRIMINATOR, config)), folder / DISCRIMINATOR)
+    _fill(module, _read_checked(folder, DISCRIMINATOR, config), folder / DISCRIMINATOR)
     return module
 
 
@@ -168,6 +175,12 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"load: expected format '{FORMAT}' in {path}; got {found!r}.")
     if config.get("sha256") != _config_hash(config):
         raise CheckpointError(f"load: {path} was changed after it was saved (its sha256 differs).")
+    hashes = config.get("files")
+    named = isinstance(config.get("name"), str)
+    if not named or not isinstance(hashes, dict) or MODEL not in hashes:
+        raise CheckpointError(
+            f"load: expected 'name' and 'files' with {MODEL} in {path}; the file is incomplete."
+        )
     return dict(config)
 
 
@@ -180,6 +193,7 @@ def _pretrained() -> dict[str, dict[str, Any]]:
 
 def _locate(name: str, revision: str | None) -> Path:
     path = Path(name).expanduser()
+    _recover(path)
     if path.is_dir():
         return path
     if path.is_file():
@@ -192,7 +206,7 @@ def _locate(name: str, revision: str | None) -> Path:
     if name.startswith("hf:"):
         repo, _, pinned = name.removeprefix("hf:").partition("@")
         return _download(repo, revision or pinned or None)
-    known = ", ".join(list_pretrained())
+    known = ", ".join(list_pretrained()) or "none"
     raise CheckpointError(
         f"load: '{name}' is neither a folder nor a known name; known names are {known}. "
         "A Hugging Face repository is written 'hf:org/repo'."
@@ -227,8 +241,12 @@ def _read_checked(folder: Path, file: str, config: Mapping[str, Any]) -> bytes:
     return data
 
 
-def _fill(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Copy ``state`` into ``module``, strictly, keeping the module's own dtypes."""
+def _fill(module: nn.Module, data: bytes, path: Path) -> None:
+    """Copy the tensors of a file into ``module``, strictly, keeping the module's own dtypes."""
+    try:
+        state = load_bytes(data)
+    except SafetensorError as error:
+        raise CheckpointError(f"load: {path} is not a safetensors file ({error}).") from error
     own = module.state_dict()
     missing, unexpected = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
@@ -251,8 +269,8 @@ def _state(module: nn.Module, dtype: torch.dtype | None) -> dict[str, Tensor]:
 
 def _replace_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Write ``contents`` to a sibling folder and swap it in."""
-    part = folder.with_name(f".{folder.name}.part")
-    old = folder.with_name(f".{folder.name}.old")
+    _recover(folder)
+    part, old = _beside(folder, "part"), _beside(folder, "old")
     for stale in (part, old):
         shutil.rmtree(stale, ignore_errors=True)
     part.mkdir(parents=True)
@@ -261,10 +279,22 @@ def _replace_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
     if folder.exists():
         for kept in folder.iterdir():
             if kept.name not in {CONFIG, MODEL, PRIOR, DISCRIMINATOR} | set(contents):
-                shutil.move(str(kept), str(part / kept.name))
+                copy = shutil.copytree if kept.is_dir() else shutil.copy2
+                copy(kept, part / kept.name)
         folder.rename(old)
     part.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _recover(folder: Path) -> None:
+    """Put the old tokenizer back if a crash came between the two renames of ``_replace_folder``."""
+    old = _beside(folder, "old")
+    if folder.name and not folder.exists() and old.is_dir():
+        old.rename(folder)
+
+
+def _beside(folder: Path, what: str) -> Path:
+    return folder.with_name(f".{folder.name}.{what}") if folder.name else folder
 
 
 def _sha256(data: bytes) -> str:

@@ -16,6 +16,7 @@ from tokenizers_vq.bitstream import CountPrior, from_bytes, to_bytes
 from tokenizers_vq.errors import ConfigError, ShapeError, check_indices, check_shape
 from tokenizers_vq.functional.framing import crop, pad_to_stride
 from tokenizers_vq.quantizers.base import Quantizer
+from tokenizers_vq.quantizers.residual import Residual
 from tokenizers_vq.registry import build
 from tokenizers_vq.types import Codes, Reconstruction, SignalSpec
 
@@ -160,7 +161,7 @@ class Tokenizer(nn.Module):
         """
         indices, shape = self._check_codes(codes)
         if num_codebooks is not None:
-            indices = indices[..., :num_codebooks]
+            indices = self._prefix(indices, num_codebooks)
         x_hat = crop(self.decoder(self.quantizer.decode(indices)), shape)
         low, high = self.signal.value_range
         return x_hat if raw else x_hat.clamp(low, high)
@@ -179,19 +180,30 @@ class Tokenizer(nn.Module):
 
         return save(self, folder, **options)
 
+    def _prefix(self, indices: Tensor, num_codebooks: int) -> Tensor:
+        total = self.quantizer.num_codebooks
+        if not isinstance(self.quantizer, Residual) or not 1 <= num_codebooks <= total:
+            raise ShapeError(
+                f"decode: expected num_codebooks of 1..{total} and a residual quantizer; got "
+                f"{num_codebooks} for {type(self.quantizer).__name__}."
+            )
+        return indices[..., :num_codebooks]
+
     def _check_signal(self, x: Tensor) -> Tensor:
         axes = {1: "T", 2: "H W", 3: "T H W"}[self.signal.axes]
-        hint = "Signals are channels first, with a batch axis; add one with x[None]."
+        hint = "Signals are tensors, channels first, with a batch axis (x[None] adds one)."
         check_shape(x, f"B {self.signal.channels} {axes}", "encode", hint)
         if 0 in x.shape[2:]:
             raise ShapeError(f"encode: expected at least 1 sample per axis; got {tuple(x.shape)}.")
         low, high = self.signal.value_range
+        x = x.to(self._device)
         if x.dtype == torch.uint8:
             return x.to(self._dtype) * ((high - low) / 255) + low
         if not x.is_floating_point():
             raise ShapeError(f"encode: expected a float or uint8 signal; got {x.dtype}.")
         slack = 0.01 * (high - low)
-        if x.numel() and (float(x.min()) < low - slack or float(x.max()) > high + slack):
+        # written so that NaN is refused too
+        if x.numel() and not (low - slack <= float(x.min()) <= float(x.max()) <= high + slack):
             raise ShapeError(
                 f"encode: expected values in [{low:g}, {high:g}]; got {float(x.min()):.3g} to "
                 f"{float(x.max()):.3g}. Rescale, or pass uint8 for 0..255."
@@ -214,6 +226,7 @@ class Tokenizer(nn.Module):
                 )
             indices, shape = codes.indices, codes.shape
         else:
+            check_shape(codes, "B *grid K", "decode", "Pass Codes, or int64 indices as a tensor.")
             indices = codes
             shape = tuple(n * s for n, s in zip(codes.shape[1:-1], self.stride, strict=False))
         if indices.ndim != self.signal.axes + 2:
@@ -231,6 +244,12 @@ class Tokenizer(nn.Module):
     @property
     def _device(self) -> torch.device:
         return next(self.decoder.parameters()).device
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training or eval; weights that learn are no longer those of their file."""
+        if mode:
+            self.file_sha256 = None
+        return super().train(mode)
 
     def extra_repr(self) -> str:
         """Name, stride and bits per position."""
