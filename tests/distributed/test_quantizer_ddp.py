@@ -56,16 +56,34 @@ def gradients(module, head, z):
     return grads | {"loss": loss.detach()}
 
 
-def work(rank, folder, early):
-    """One rank: everything the tests compare, in one process start (they cost seconds)."""
+def join_group(rank, folder, seconds):
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
         init_method=f"file://{folder}/store",
         rank=rank,
         world_size=2,
-        timeout=timedelta(seconds=60),
+        timeout=timedelta(seconds=seconds),
     )
+
+
+def run_ranks(function, folder, *args):
+    """Run ``function(rank, folder, *args)`` in two processes and wait for both."""
+    context = multiprocessing.spawn(function, args=(str(folder), *args), nprocs=2, join=False)
+    try:
+        for _ in range(60):  # each join waits for one process to end, at most 3 seconds
+            if context.join(timeout=3):
+                break
+        else:
+            pytest.fail("two ranks did not finish in 180 seconds")
+    finally:
+        for process in context.processes:
+            process.kill()
+
+
+def work(rank, folder, early):
+    """One rank: everything the tests compare, in one process start (they cost seconds)."""
+    join_group(rank, folder, seconds=60)
     results = {}
     for split, sizes in SPLITS.items():
         for name in HEADS:
@@ -86,16 +104,7 @@ def work(rank, folder, early):
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     early = {name: build(name) for name in HEADS}
-    context = multiprocessing.spawn(work, args=(str(folder), early), nprocs=2, join=False)
-    try:
-        for _ in range(60):  # each join waits for one process to end, at most 3 seconds
-            if context.join(timeout=3):
-                break
-        else:
-            pytest.fail("two ranks did not finish in 180 seconds")
-    finally:
-        for process in context.processes:
-            process.kill()
+    run_ranks(work, folder, early)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 
@@ -125,3 +134,33 @@ def test_loss_and_gradient_are_those_of_one_process_with_the_joined_batch(ranks,
     assert first.keys() == expected.keys()
     for key, value in expected.items():
         torch.testing.assert_close(first[key], value, atol=1e-6, rtol=1e-4)
+
+
+def validate(rank, folder, heads):
+    """One rank with its own number of validation batches, then a step both take part in."""
+    join_group(rank, folder, seconds=20)
+    results = {}
+    for name, head in heads.items():
+        z = batches()[rank]
+        with torch.no_grad():
+            for _ in range(1 + rank):
+                results[name] = head.eval()(z).loss
+        head.train()(z)
+    torch.save(results, f"{folder}/rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_ranks_may_validate_different_numbers_of_batches(tmp_path):
+    group = {"name": "grouped", "groups": {"repeat": 2, "of": {**LFQ, "bits": 2}}}
+    configs = {
+        "lfq": LFQ,
+        "lfq_bound": HEADS["lfq_bound"],
+        "bsq": {"name": "bsq", "bits": 8},
+        "group": group,
+    }
+    heads = {name: registry.build("quantizer", config, dim=D) for name, config in configs.items()}
+    run_ranks(validate, tmp_path, heads)
+    for rank in range(2):
+        losses = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
+        for name, head in heads.items():
+            torch.testing.assert_close(losses[name], head.eval()(batches()[rank]).loss.detach())

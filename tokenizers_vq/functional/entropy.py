@@ -35,7 +35,7 @@ def sample_entropy(logits: Tensor, valid: Tensor) -> Tensor:
     return weighted_mean(bits.sum(-1), valid)
 
 
-def batch_entropy(logits: Tensor, valid: Tensor) -> tuple[Tensor, bool]:
+def batch_entropy(logits: Tensor, valid: Tensor, *, all_ranks: bool = True) -> tuple[Tensor, bool]:
     """Return the entropy of the assignment averaged over the valid rows of all ranks, in nats.
 
     Up to ``EXACT_BITS`` bits it is the entropy of the joint distribution over all ``2**d`` codes.
@@ -43,19 +43,25 @@ def batch_entropy(logits: Tensor, valid: Tensor) -> tuple[Tensor, bool]:
 
     Args:
         logits: ``(N, d)`` float32.
-        valid: ``(N,)`` bool, over all ranks; the entropy of no rows is 0.
+        valid: ``(N,)`` bool; the entropy of no rows is 0.
+        all_ranks: average over the rows of all ranks, which all have to call; else over this
+            rank's alone, without communication.
 
     Returns:
         The entropy ``()`` with gradient, and whether it is the exact one.
     """
     weight = valid.to(logits.dtype)
-    (count,) = sum_over_ranks(weight.sum())
-    count = count.clamp(min=1)
-    if logits.shape[-1] > EXACT_BITS:
-        mean = total_over_ranks((torch.sigmoid(logits) * weight[:, None]).sum(0)) / count
-        return entropy(torch.cat([mean, 1 - mean])), False
-    mean = total_over_ranks(joint_probabilities(logits, weight)) / count
-    return entropy(mean), True
+    exact = logits.shape[-1] <= EXACT_BITS
+    count = weight.sum()
+    if exact:
+        total = joint_probabilities(logits, weight)
+    else:
+        total = (torch.sigmoid(logits) * weight[:, None]).sum(0)
+    if all_ranks:
+        (count,) = sum_over_ranks(count)
+        total = total_over_ranks(total)
+    mean = total / count.clamp(min=1)
+    return entropy(mean if exact else torch.cat([mean, 1 - mean])), exact
 
 
 def joint_probabilities(logits: Tensor, weight: Tensor) -> Tensor:

@@ -40,7 +40,8 @@ class LFQ(Quantizer):
 
     Terms:
         ``entropy_sample`` and ``entropy_batch`` in nats; beyond 24 bits the latter is the sum over
-        bits, an upper bound, and is called ``entropy_batch_bound``. ``commitment``.
+        bits, an upper bound, and is called ``entropy_batch_bound``. It is over the batches of all
+        ranks in training, of each rank alone in evaluation. ``commitment``.
 
     Raises:
         ConfigError: ``bits`` is not in 1..62.
@@ -94,7 +95,8 @@ class LFQ(Quantizer):
         """Return entropy and commitment terms."""
         logits = 4 * self.scale * self.inverse_temperature * u
         sample = sample_entropy(logits, valid)
-        batch, exact = batch_entropy(logits, valid)
+        # In evaluation ranks may have different numbers of batches: nothing may wait for another.
+        batch, exact = batch_entropy(logits, valid, all_ranks=self.training)
         commitment = self._commitment(u, codes, valid)
         loss = self.entropy_weight * (sample - self.diversity_weight * batch)
         terms = {
