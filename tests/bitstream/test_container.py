@@ -243,7 +243,13 @@ def sealed(*parts):
         (sealed(b"\x00\x00\x01\x00\x01"), "1 codebooks of size 0"),
         (sealed(b"\x04\x00\x01\x0f\x01\x01\xff"), "a model name that is not UTF-8"),
         (sealed(b"\x00\x00\x01\x0f\x81\x80\x04"), "65537 codebooks of size 15"),
-        (sealed(b"\x00\x01\x81\x80\x80\x80\x01\x01\x0f\x01"), "268435457 indices"),
+        (sealed(b"\x00\x00\x00"), "no codebooks"),
+        (sealed(b"\x00\x00\x01\x0f\x00"), "no codebooks"),
+        (sealed(b"\x00\x01\x81\x80\x10\x01\x0f\x01"), "262145 indices in 0 bytes"),
+        # a grid of 2**14 x 2**13 and one codebook of one code, which needs no payload
+        (sealed(b"\x00\x02\x80\x80\x01\x80\x40\x01\x01\x01"), "134217728 indices in 0 bytes"),
+        (sealed(b"\x00\x02\x00", b"\x80" * 8, b"\x40\x01\x0f\x01"), f"{2**62} indices in 0 bytes"),
+        (sealed(b"\x00\x10", b"\x80" * 5, b"\x40\x01\x0f\x01"), f"an axis of {2**41} samples"),
     ],
 )
 def test_a_header_with_a_right_checksum_and_wrong_content_is_refused(data, what):
@@ -254,10 +260,47 @@ def test_a_header_with_a_right_checksum_and_wrong_content_is_refused(data, what)
 
 
 def test_a_payload_of_another_length_is_refused():
-    assert said(sealed(b"\x00\x01\x80\x80\x80\x80\x01\x01\x0f\x01")) == (
-        # 65,536 blocks of ceil(4096 * log2(15) / 8) = 2,001 bytes
-        "unpack: expected 131137536 bytes for 268435456 symbols; got 0. "
+    assert said(sealed(b"\x00\x01\x80\x80\x10\x01\x0f\x01")) == (
+        # 64 blocks of ceil(4096 * log2(15) / 8) = 2,001 bytes
+        "unpack: expected 128064 bytes for 262144 symbols; got 0. "
         "The file is damaged; copy it again."
+    )
+
+
+def test_a_stream_of_zeros_may_claim_little(make_prior):
+    """Zeros at the end of a stream are dropped, so any number of first symbols takes no bytes."""
+    prior = make_prior([(15,)], 1)
+    zeros = codes_of(torch.zeros((1, 300, 1), dtype=torch.int64).numpy(), prior, (300,))
+    data = to_bytes(zeros, prior)
+    assert info(data)["payload_bytes"] == 0
+    assert_same(from_bytes(data, prior), zeros)
+    claim = sealed(b"\x09\x01", bytes.fromhex(prior.sha256[:8]), b"\x81\x80\x10")
+    assert said(claim, prior).startswith(
+        "from_bytes: expected a header of version 1; got 262145 indices in 0 bytes. "
+    )
+
+
+def test_more_than_a_reader_would_take_is_not_written(make_prior):
+    prior, shape = make_prior([(15,)], 1), (1, 2**18 + 1, 1)
+    zeros = codes_of(torch.zeros(shape, dtype=torch.int64).numpy(), prior, (2**18,))
+    data = to_bytes(zeros, prior)
+    assert info(data)["coding"] == "fixed"
+    assert_same(from_bytes(data, prior), zeros)
+    with pytest.raises(BitstreamError) as error:
+        to_bytes(Codes(zeros.indices, (), (1,)))
+    assert str(error.value) == (
+        "to_bytes: expected at most 262144 indices in 0 bytes; got 262145. Write several files."
+    )
+    with pytest.raises(BitstreamError) as error:
+        to_bytes(Codes(zeros.indices[..., :0], (), ()))
+    assert str(error.value) == (
+        "to_bytes: expected at least 1 codebook; got 0. Give codebook_sizes."
+    )
+    with pytest.raises(BitstreamError) as error:
+        to_bytes(Codes(zeros.indices, (2**41,), (15,)))
+    assert str(error.value) == (
+        "to_bytes: expected at most 1099511627776 samples per axis; got 2199023255552. "
+        "Write several files."
     )
 
 
@@ -265,7 +308,7 @@ def test_too_many_axes_are_refused():
     with pytest.raises(BitstreamError) as error:
         to_bytes(made((1,), (2,), (1,) * 16))
     assert str(error.value) == (
-        "to_bytes: expected at most 15 axes, 65536 codebooks and 268435456 indices; "
+        "to_bytes: expected at most 15 axes, 65536 codebooks and 16777216 indices; "
         "got 16, 1 and 1. Write several files."
     )
 

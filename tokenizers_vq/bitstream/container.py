@@ -16,11 +16,13 @@ from tokenizers_vq.bitstream.header import (
     ENTROPY,
     MAX_CODEBOOKS,
     MAX_INDICES,
+    MAX_SAMPLES,
     MODEL,
     PRIOR,
     VERSION,
     Header,
     malformed,
+    most_indices,
     read_header,
     write_header,
 )
@@ -39,26 +41,23 @@ def to_bytes(codes: Codes, prior: object = None) -> bytes:
             codebook size per index. A file never gets longer by a prior than fixed length would be.
 
     Raises:
-        BitstreamError: a masked index (-1), or a prior of other codebooks or another grid rank.
+        BitstreamError: a masked index (-1), more than a file may hold (``header``), or a prior of
+            other codebooks or another grid rank.
         ShapeError: indices of another dtype, rank or range than the codebook sizes say.
     """
     known = _check_prior(prior, "to_bytes")
     _check_codes(codes, known)
-    indices = codes.indices.cpu().numpy()
-    size = bitpack.packed_size(indices.size, codes.codebook_sizes)
-    payload, flags = None, BATCH if len(indices) != 1 else 0
-    if known is not None:
-        payload, flags = known.encode(indices), flags | PRIOR | ENTROPY
-    if payload is None or len(payload) > size:
-        payload, flags = bitpack.pack(indices.reshape(-1), codes.codebook_sizes), flags & ~ENTROPY
+    payload, flags = _coded(codes, known)
+    if len(codes.indices) != 1:
+        flags |= BATCH
     if codes.model != (known.model if known else ""):
         flags |= MODEL
     header = write_header(
         Header(
             flags,
             bytes.fromhex(known.sha256)[:4] if known else b"",
-            len(indices),
-            tuple(indices.shape[1:-1]),
+            len(codes.indices),
+            tuple(codes.indices.shape[1:-1]),
             codes.shape,
             () if known else codes.codebook_sizes,
             codes.model,
@@ -89,9 +88,9 @@ def from_bytes(data: bytes, prior: object = None) -> Codes:
             )
         sizes = known.codebook_sizes
     shape = (header.batch, *header.grid, len(sizes))
-    if math.prod(shape) > MAX_INDICES:
-        raise malformed(f"{math.prod(shape)} indices")
     payload = data[header.end : -CHECKSUM]
+    if _claimed(shape) > most_indices(len(payload)):
+        raise malformed(f"{_claimed(shape)} indices in {len(payload)} bytes")
     if header.flags & ENTROPY and known is not None:
         _check_rank(known, len(header.grid), "from_bytes")
         indices = known.decode(payload, shape)
@@ -152,6 +151,28 @@ def info(data: bytes) -> dict[str, object]:
     }
 
 
+def _coded(codes: Codes, prior: CountPrior | None) -> tuple[bytes, int]:
+    """Return the payload and the flags ENTROPY and PRIOR."""
+    indices, sizes = codes.indices.cpu().numpy(), codes.codebook_sizes
+    fixed, count = bitpack.packed_size(indices.size, sizes), _claimed(indices.shape)
+    if count > most_indices(fixed):
+        raise BitstreamError(
+            f"to_bytes: expected at most {most_indices(fixed)} indices in {fixed} bytes; "
+            f"got {count}. Write several files."
+        )
+    flags = PRIOR if prior else 0
+    if prior is not None:
+        payload = prior.encode(indices)
+        if len(payload) <= fixed and count <= most_indices(len(payload)):
+            return payload, flags | ENTROPY
+    return bitpack.pack(indices.reshape(-1), sizes), flags
+
+
+def _claimed(shape: tuple[int, ...]) -> int:
+    """Return the number of indices, empty axes counted as 1: arrays have no axis without end."""
+    return math.prod(max(n, 1) for n in shape)
+
+
 def _check_prior(prior: object, where: str) -> CountPrior | None:
     if prior is None or isinstance(prior, CountPrior):
         return prior
@@ -162,6 +183,8 @@ def _check_prior(prior: object, where: str) -> CountPrior | None:
 
 def _check_codes(codes: Codes, prior: CountPrior | None) -> None:
     """Raise unless ``codes`` are whole, in range, and of the prior's codebooks and rank."""
+    if not codes.codebook_sizes:
+        raise BitstreamError("to_bytes: expected at least 1 codebook; got 0. Give codebook_sizes.")
     check_shape(codes.indices, f"B *grid {len(codes.codebook_sizes)}", "to_bytes")
     check_indices(codes.indices, codes.codebook_sizes, "to_bytes")
     if codes.indices.numel() and int(codes.indices.min()) < 0:
@@ -170,11 +193,16 @@ def _check_codes(codes: Codes, prior: CountPrior | None) -> None:
             "Write only what decode needs."
         )
     ranks = (codes.indices.ndim - 2, len(codes.shape))
-    counts = (max(ranks), len(codes.codebook_sizes), codes.indices.numel())
+    counts = (max(ranks), len(codes.codebook_sizes), _claimed(codes.indices.shape))
     if any(n > most for n, most in zip(counts, (15, MAX_CODEBOOKS, MAX_INDICES), strict=True)):
         raise BitstreamError(
             f"to_bytes: expected at most 15 axes, {MAX_CODEBOOKS} codebooks and {MAX_INDICES} "
             f"indices; got {counts[0]}, {counts[1]} and {counts[2]}. Write several files."
+        )
+    if max(codes.shape, default=0) > MAX_SAMPLES:
+        raise BitstreamError(
+            f"to_bytes: expected at most {MAX_SAMPLES} samples per axis; got {max(codes.shape)}. "
+            "Write several files."
         )
     if prior is None:
         return

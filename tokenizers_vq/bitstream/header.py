@@ -16,6 +16,10 @@ on all bytes but the last::
               symbols in the order of the indices (B, *grid, K), last axis fastest
     4 bytes   CRC-32 of everything before, little-endian
 
+A few bytes must not ask for all memory: the product of B, the grid and the number of codebooks K,
+empty axes counted as 1, is at most 2**24 and at most 2**18 + 64 * (bytes of the payload), and no
+axis of the signal is longer than 2**40. K is at least 1.
+
 A 16 x 16 image of 256 x 256 pixels under a prior carries 20 bytes besides its payload.
 """
 
@@ -29,7 +33,9 @@ from tokenizers_vq.errors import BitstreamError
 
 MAGIC, VERSION = b"tok", 1
 ENTROPY, BATCH, MODEL, PRIOR = 1, 2, 4, 8
-MAX_INDICES = 1 << 28  # of one file: a header of a few bytes must not ask for all memory
+MAX_INDICES = 1 << 24  # of one file
+FREE_INDICES = 1 << 18  # more must be paid for by bytes of the payload
+MAX_SAMPLES = 1 << 40  # per axis of the signal
 MAX_CODEBOOKS = 1 << 16
 CHECKSUM = 4
 _SHORTEST = len(MAGIC) + 3 + CHECKSUM
@@ -85,6 +91,8 @@ def read_header(data: bytes) -> Header:
     batch = reader.varint() if flags & BATCH else 1
     grid = tuple(reader.varint() for _ in range(ranks % 16))
     shape = tuple(reader.varint() for _ in range(ranks // 16))
+    if max(shape, default=0) > MAX_SAMPLES:
+        raise malformed(f"an axis of {max(shape)} samples")
     sizes = () if flags & PRIOR else reader.runs()
     name = reader.take(reader.varint()) if flags & MODEL else b""
     try:
@@ -116,6 +124,15 @@ def _check_integrity(data: bytes) -> None:
             f"from_bytes: expected checksum {stored.hex()}; got {found.hex()}. "
             "The file is damaged or incomplete; copy it again."
         )
+
+
+def most_indices(payload: int) -> int:
+    """Return how many indices a file may claim whose payload has ``payload`` bytes.
+
+    Codebooks of one code, and streams that end in zeros, take no bytes at all; so some indices are
+    free, but never so many that decoding them takes long.
+    """
+    return min(MAX_INDICES, FREE_INDICES + 64 * payload)
 
 
 def malformed(what: str) -> BitstreamError:
@@ -163,4 +180,6 @@ class _Reader:
             if not size or len(sizes) + count > MAX_CODEBOOKS:
                 raise malformed(f"{count} codebooks of size {size}")
             sizes += [size] * count
+        if not sizes:
+            raise malformed("no codebooks")
         return tuple(sizes)
