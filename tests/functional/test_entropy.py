@@ -87,3 +87,24 @@ def test_saturated_bits_have_finite_gradients():
     valid = torch.ones(1, dtype=torch.bool)
     (E.sample_entropy(logits, valid) - E.batch_entropy(logits, valid)[0]).backward()
     assert bool(torch.isfinite(logits.grad).all())
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3, 1e6])
+@pytest.mark.parametrize("d", [9, 18])
+def test_large_latents_keep_probabilities_and_gradients(d, scale):
+    logits = (scale * torch.randn(16, d)).requires_grad_()
+    valid = torch.ones(16, dtype=torch.bool)
+    for row in logits.detach().split(1):
+        mass = E.joint_probabilities(row, torch.ones(1)).double().sum()
+        assert float(mass) == pytest.approx(1, abs=1e-5)
+    sample, batch = E.sample_entropy(logits, valid), E.batch_entropy(logits, valid)[0]
+    (sample - batch).backward()
+    assert bool(torch.isfinite(logits.grad).all())
+    assert float(batch.detach()) <= float(sample.detach()) + math.log(16) + 1e-5
+
+
+def test_certain_rows_have_at_most_the_entropy_of_their_number():
+    logits = 1e6 * torch.randn(16, 18).sign()
+    valid = torch.ones(16, dtype=torch.bool)
+    assert float(E.sample_entropy(logits, valid)) == 0
+    assert float(E.batch_entropy(logits, valid)[0]) == pytest.approx(math.log(16), abs=1e-5)

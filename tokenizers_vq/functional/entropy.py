@@ -99,6 +99,6 @@ def _code_probabilities(logits: Tensor) -> Tensor:
     """Return ``(N, 2**d)``: the probability of each code of ``d`` independent bits."""
     count = logits.shape[-1]
     codes = torch.arange(2**count, device=logits.device)
-    bits = (codes[:, None] >> torch.arange(count, device=logits.device)) & 1
-    none_set = F.logsigmoid(-logits).sum(-1, keepdim=True)
-    return (none_set + logits @ bits.to(logits.dtype).T).exp()
+    bits = ((codes[:, None] >> torch.arange(count, device=logits.device)) & 1).to(logits.dtype)
+    # All terms are negative: none cancels another, however large the logits.
+    return (F.logsigmoid(logits) @ bits.T + F.logsigmoid(-logits) @ (1 - bits).T).exp()
