@@ -42,6 +42,17 @@ def test_auto_goes_on_in_the_newest_folder_of_that_name(config):
     assert (run.path, run.checkpoint) == (second, second / "last.ckpt")
 
 
+def test_auto_leaves_runs_alone_whose_name_ends_alike(config):
+    """A glob would take the name for a pattern and find runs that only end in it."""
+    for other in ("my_tiny.fsq", "tiny_fsq", "1_tiny.fsq"):
+        stopped(config | {"name": other})
+    config |= {"resume": "auto"}
+    assert open_folder(config | {"name": "tiny.fsq"}).checkpoint is None
+    assert open_folder(config | {"name": "tiny_fs?"}).checkpoint is None
+    assert open_folder(config | {"name": "fsq"}).checkpoint is None
+    assert open_folder(config | {"name": "my_tiny.fsq"}).checkpoint is not None
+
+
 def test_auto_starts_anew_when_there_is_nothing(config):
     assert open_folder(config | {"resume": "auto"}).checkpoint is None
 

@@ -1,6 +1,7 @@
 """The folder of a run: where it is, what it was started with, and where to go on."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,7 @@ from tokenizers_vq.training.checkpoint import LAST
 
 CONFIG = "config.yaml"
 SHARED = "TVQ_RUN_FOLDER"  # tells the processes that this one starts where the run is
+STAMP = r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d"  # before the name of a run in its folder
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,10 @@ def _resumed(config: Mapping[str, Any]) -> RunFolder | None:
         return RunFolder(path.parent, path)
     if folder:
         return RunFolder(Path(folder), _existing(Path(folder)))
-    found = Path(config["outputs"]).glob(f"*_{config['name']}/{LAST}")
-    runs = sorted(found, key=lambda path: path.stat().st_mtime_ns)
+    ours = re.compile(rf"{STAMP}(-\d+)?_{re.escape(config['name'])}")
+    found = Path(config["outputs"]).glob(f"*/{LAST}")
+    runs = [path for path in found if ours.fullmatch(path.parent.name)]
+    runs = sorted(runs, key=lambda path: path.stat().st_mtime_ns)
     return RunFolder(runs[-1].parent, runs[-1]) if runs else None
 
 
