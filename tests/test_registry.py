@@ -55,6 +55,15 @@ def test_nested_heads_are_nested_data():
     assert stacked.codebook_sizes == (8, 16)
 
 
+def test_a_head_that_does_not_nest_refuses_nested_heads():
+    with pytest.raises(ConfigError) as error:
+        registry.build("quantizer", {"name": "fsq", "levels": {"name": "vq"}}, dim=4)
+    assert str(error.value) == (
+        "quantizer 'fsq': option 'levels' takes no nested parts; got {'name': 'vq'}. "
+        "Give it plain values, or choose a part that nests others."
+    )
+
+
 def test_parts_that_repeat_do_not_share_weights():
     of = {"name": "vq", "codebook_size": 8}
     head = registry.build(

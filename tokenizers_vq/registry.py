@@ -74,7 +74,8 @@ def build(kind: str, config: Mapping[str, Any], **shared: Any) -> Any:
             class if it takes them and the config does not say otherwise.
 
     Raises:
-        ConfigError: the name or an option does not exist, or a required option is missing.
+        ConfigError: the name or an option does not exist, a required option is missing, or an
+            option has nested parts and the class does not nest.
     """
     if not isinstance(config, Mapping) or "name" not in config:
         raise ConfigError(f"{kind}: expected a mapping with a 'name'; got {config!r:.80}.")
@@ -93,8 +94,13 @@ def build(kind: str, config: Mapping[str, Any], **shared: Any) -> Any:
     for option, value in options.items():
         inner = _inner_configs(value)
         if inner is not None:
+            if not hasattr(cls, "inner_dim"):
+                raise ConfigError(
+                    f"{kind} '{name}': option '{option}' takes no nested parts; got {value!r:.80}. "
+                    "Give it plain values, or choose a part that nests others."
+                )
             width = options.get("code_dim") or options.get("dim")
-            dim = {} if width is None else {"dim": cls.inner_dim(width, len(inner))}  # type: ignore[attr-defined]
+            dim = {} if width is None else {"dim": cls.inner_dim(width, len(inner))}
             options[option] = [build(kind, one, **{**shared, **dim}) for one in inner]
     return cls(**options)
 
