@@ -123,7 +123,12 @@ class Residual(Quantizer):
         return out
 
     def code_update(self, u: Tensor, indices: Tensor, skipped: Tensor) -> bool:
-        """Replay the chain, stage by stage, with the codes that made the residuals."""
+        """Replay the chain, stage by stage, on the stored indices and the codes as they are now.
+
+        The optimizer has stepped since the forward: codes and linear maps that learn by gradient
+        have moved, so the residuals differ from those of the forward by one small step. A stage
+        passes on what its codes before its own update leave over, unless they were replaced.
+        """
         rest, replaced = u, False
         columns = torch.split(indices, self._columns, dim=1)
         for (stage, scale), given in zip(self._parts(), columns, strict=True):
