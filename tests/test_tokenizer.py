@@ -49,6 +49,20 @@ def test_bare_indices_decode_too(tiny_tokenizer):
     assert torch.equal(tiny_tokenizer.decode(codes.indices), tiny_tokenizer.decode(codes))
 
 
+def test_freezing_freezes_the_codebook(tiny_config):
+    tiny_config["quantizer"] = {"name": "vq", "codebook_size": 16, "codebook_update": "ema"}
+    tokenizer = Tokenizer.from_config(tiny_config).train()
+    z = torch.randn(1, 40, tokenizer.quantizer.dim)
+    before = tokenizer.quantizer.codebook.clone()
+    indices = tokenizer.quantizer.encode(z)
+    assert tokenizer.requires_grad_(False) is tokenizer
+    tokenizer.quantizer.update(z, indices)
+    assert torch.equal(tokenizer.quantizer.codebook, before)
+    assert not any(parameter.requires_grad for parameter in tokenizer.parameters())
+    tokenizer.requires_grad_(True).quantizer.update(z, indices)
+    assert not torch.equal(tokenizer.quantizer.codebook, before)
+
+
 def test_bytes_round_trip(tiny_tokenizer):
     x = torch.rand(1, 3, 33, 41) * 2 - 1
     data = tiny_tokenizer.compress(x)

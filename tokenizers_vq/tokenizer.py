@@ -251,6 +251,11 @@ class Tokenizer(nn.Module):
             self.file_sha256 = None
         return super().train(mode)
 
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Freeze or unfreeze weights and codebooks alike: a moving average is no parameter."""
+        self.quantizer.requires_grad_(requires_grad)
+        return super().requires_grad_(requires_grad)
+
     def extra_repr(self) -> str:
         """Name, stride and bits per position."""
         bits = sum(math.log2(size) for size in self.quantizer.codebook_sizes)

@@ -286,6 +286,22 @@ def test_update_changes_state_in_training_only(name):
     assert unchanged(head, before) != head.has_state
 
 
+@pytest.mark.parametrize("name", ["rvq", "group_rvq"])
+@pytest.mark.parametrize("how", ["frozen", "evaluation"])
+def test_a_part_can_be_kept_from_changing_alone(name, how):
+    head = make(name)
+    first, second = head.stages if name == "rvq" else head.groups
+    if how == "frozen":
+        first.requires_grad_(False)
+    else:
+        first.eval()
+    z = torch.randn(3, 40, D)
+    before, others = state(first), state(second)
+    head.update(z, head(z).indices)
+    assert unchanged(first, before)
+    assert not unchanged(second, others)
+
+
 @heads
 def test_a_recomputed_forward_is_the_same(name):
     head = make(name)

@@ -270,7 +270,12 @@ class Quantizer(nn.Module):
         return torch.where((indices >= 0).any(-1, keepdim=True), out, 0.0)
 
     def update_rows(self, rows: Tensor, indices: Tensor, skipped: Tensor) -> bool:
-        """Change the state from ``rows (N, D)``; return whether the codebook was replaced."""
+        """Change the state from ``rows (N, D)``; return whether the codebook was replaced.
+
+        Does nothing in evaluation or when frozen: a part of a head can be either on its own.
+        """
+        if self.frozen or not self.training:
+            return False
         return self.code_update(linear(self.project_in, rows), indices, skipped)
 
     # ---------------------------------------------------------------------------------------------
