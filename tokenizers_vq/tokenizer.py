@@ -121,7 +121,7 @@ class Tokenizer(nn.Module):
         """
         z = self.encoder(pad_to_stride(x, self.stride))  # (B, *grid, D)
         quantized = self.quantizer(z)
-        x_hat = crop(self.decoder(quantized.z_q), tuple(x.shape[2:]))
+        x_hat = crop(self._decoded(quantized.z_q), tuple(x.shape[2:]))
         return Reconstruction(x_hat, z, quantized)
 
     @torch.no_grad()
@@ -140,7 +140,7 @@ class Tokenizer(nn.Module):
         x = self._check_signal(x)
         indices = self.quantizer.encode(self.encoder(pad_to_stride(x, self.stride)))
         sizes = self.quantizer.codebook_sizes
-        return Codes(indices, tuple(x.shape[2:]), sizes, self.model_id)
+        return Codes(indices.contiguous(), tuple(x.shape[2:]), sizes, self.model_id)
 
     @torch.no_grad()
     def decode(
@@ -162,7 +162,7 @@ class Tokenizer(nn.Module):
         indices, shape = self._check_codes(codes)
         if num_codebooks is not None:
             indices = self._prefix(indices, num_codebooks)
-        x_hat = crop(self.decoder(self.quantizer.decode(indices)), shape)
+        x_hat = crop(self._decoded(self.quantizer.decode(indices)), shape)
         low, high = self.signal.value_range
         return x_hat if raw else x_hat.clamp(low, high)
 
@@ -179,6 +179,11 @@ class Tokenizer(nn.Module):
         from tokenizers_vq.hub import save
 
         return save(self, folder, **options)
+
+    def _decoded(self, z_q: Tensor) -> Tensor:
+        # one memory layout, so that the same codes give the same bits wherever they come from
+        x_hat: Tensor = self.decoder(z_q.contiguous())
+        return x_hat
 
     def _prefix(self, indices: Tensor, num_codebooks: int) -> Tensor:
         total = self.quantizer.num_codebooks
