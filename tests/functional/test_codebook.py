@@ -81,15 +81,26 @@ def test_restart_puts_dead_codes_on_different_candidates():
     n = torch.tensor([1.5, 2.0, 0.01, 0.02])
     codes, fresh = restart_dead(C4, n, X, 0.1, generator())
     assert torch.equal(codes[:2], C4[:2])
-    rows = [int((code == X).all(1).nonzero()) for code in codes[2:]]
-    assert len(set(rows)) == 2
+    distances, rows = torch.cdist(codes[2:], X).min(1)
+    assert float(distances.max()) < 0.01
+    assert len(set(rows.tolist())) == 2
     assert fresh.tolist() == pytest.approx([1.5, 2.0, 0.8825, 0.8825])
+
+
+def test_restart_makes_different_codes_of_equal_candidates():
+    n = torch.tensor([9.0, 0.0, 0.0, 0.0])
+    for scale in (1e-3, 1.0, 1e3):
+        same = scale * torch.ones(8, 2)
+        codes, _ = restart_dead(scale * C4, n, same, 0.5, generator())
+        assert codes[1:].unique(dim=0).shape == (3, 2)
+        torch.testing.assert_close(codes[1:], same[1:4], atol=0, rtol=0.01)
+        assert torch.equal(codes, restart_dead(scale * C4, n, same, 0.5, generator())[0])
 
 
 def test_restart_takes_the_deadest_first_when_candidates_run_out():
     n = torch.tensor([9.0, 0.2, 0.1, 0.3])
     codes, _ = restart_dead(C4, n, X[:1], 0.5, generator())
-    assert torch.equal(codes[2], X[0])
+    torch.testing.assert_close(codes[2], X[0], atol=0.01, rtol=0)
     assert torch.equal(codes[[0, 1, 3]], C4[[0, 1, 3]])
 
 

@@ -19,6 +19,8 @@ from torch.nn import functional as F
 
 from tokenizers_vq.functional.nearest import nearest_code
 
+NUDGE = 1e-3  # of a row's root mean square: parts equal codes, and is far below their distances
+
 AllReduce = Callable[..., tuple[Tensor, ...]]
 
 
@@ -125,7 +127,8 @@ def restart_dead(
     A code is dead when its average count is below ``threshold`` times the mean count of all codes:
     relative, so that it means the same at every batch size. A restarted code gets the mean count
     and so has time to prove itself. No candidate is used twice; when there are fewer candidates
-    than dead codes, the deadest are restarted.
+    than dead codes, the deadest are restarted. A little noise moves each off its candidate, so
+    that equal candidates make different codes.
 
     Args:
         codes: ``(K, d)`` float32.
@@ -142,8 +145,11 @@ def restart_dead(
     room = min(int((n < threshold * mean).sum()), candidates.shape[0])
     dead = order[:room]
     rows = torch.randperm(candidates.shape[0], generator=generator)[:room].to(codes.device)
+    fresh = candidates[rows]
+    noise = torch.randn(fresh.shape, generator=generator).to(fresh)
+    fresh = fresh + NUDGE * fresh.square().mean(-1, keepdim=True).sqrt() * noise
     codes, n = codes.clone(), n.clone()
-    codes[dead] = candidates[rows]
+    codes[dead] = fresh
     n[dead] = mean
     return codes, n
 
