@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import vector_quantize_pytorch
 from golden import C4, X, close, with_codes
 
 from tokenizers_vq.errors import ConfigError
@@ -185,8 +186,7 @@ def test_a_width_is_required():
 
 
 def test_values_agree_with_vector_quantize_pytorch():
-    library = pytest.importorskip("vector_quantize_pytorch")
-    theirs = library.VectorQuantize(
+    theirs = vector_quantize_pytorch.VectorQuantize(
         dim=6, codebook_size=20, decay=0.9, rotation_trick=False, commitment_weight=1.0
     )
     codes = torch.randn(20, 6)
