@@ -45,8 +45,8 @@ def test_the_smallest_image_has_one_logit(layers, smallest):
     with pytest.raises(ShapeError) as error:
         critic(torch.zeros(2, 3, smallest - 1, 99))
     assert str(error.value) == (
-        f"PatchGAN: expected shape (B, 3, {smallest}, {smallest}); got (2, 3, {smallest - 1}, 99). "
-        "That is the smallest image; use fewer layers."
+        f"PatchGAN: expected images of at least {smallest} x {smallest} pixels; "
+        f"got {smallest - 1} x 99. Use larger images, or fewer layers."
     )
 
 

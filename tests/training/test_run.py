@@ -13,7 +13,7 @@ from PIL import Image
 import tokenizers_vq
 from tokenizers_vq.data.synthetic import SyntheticImages
 from tokenizers_vq.data.transforms import signal_to_image
-from tokenizers_vq.errors import ConfigError
+from tokenizers_vq.errors import ConfigError, ShapeError
 from tokenizers_vq.hub import load_discriminator
 from tokenizers_vq.training.run import compose, conf, main, run, tokenizer_config
 from training.conftest import GAN, SMALL
@@ -131,6 +131,16 @@ def test_fp16_with_a_discriminator_is_refused(small):
     assert str(error.value) == (
         "training: fp16 with a discriminator needs a gradient scaler we do not drive; "
         "use precision=bf16-mixed."
+    )
+
+
+def test_images_too_small_for_the_discriminator_stop_a_run_in_its_first_step(small):
+    late = ["objective.adversarial.discriminator_start=9", "objective.adversarial.start=9"]
+    with pytest.raises(ShapeError) as error:
+        run(small(*GAN, *late, "objective.discriminator.layers=4"))
+    assert str(error.value) == (
+        "PatchGAN: expected images of at least 48 x 48 pixels; got 32 x 32. "
+        "Use larger images, or fewer layers."
     )
 
 

@@ -8,7 +8,7 @@ sigmoid, as in every tokenizer that uses it; group normalisation may replace bat
 from torch import Tensor, nn
 
 from tokenizers_vq.discriminators.base import Discriminator
-from tokenizers_vq.errors import ConfigError, check_shape, unknown_name
+from tokenizers_vq.errors import ConfigError, ShapeError, check_shape, unknown_name
 
 NORMS = ("batch", "group", "none")
 GROUPS = 8
@@ -56,20 +56,27 @@ class PatchGAN(Discriminator):
         self.main = nn.Sequential(*modules)
         self.apply(_initialise)
 
+    def check_signal(self, x: Tensor) -> None:
+        """Raise unless images ``(B, channels, H, W)`` are large enough for one logit.
+
+        Raises:
+            ShapeError: another rank or number of channels, or too few pixels.
+        """
+        check_shape(x, f"B {self.channels} H W", "PatchGAN", "Images are channels first.")
+        height, width = x.shape[2:]
+        if min(height, width) < self.smallest:
+            raise ShapeError(
+                f"PatchGAN: expected images of at least {self.smallest} x {self.smallest} pixels; "
+                f"got {height} x {width}. Use larger images, or fewer layers."
+            )
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits ``(B, 1, h, w)`` of images ``(B, channels, H, W)``.
 
         Raises:
-            ShapeError: another rank or number of channels, or too few pixels for one logit.
+            ShapeError: as ``check_signal``.
         """
-        check_shape(x, f"B {self.channels} H W", "PatchGAN", "Images are channels first.")
-        if min(x.shape[2:]) < self.smallest:
-            check_shape(
-                x,
-                f"B {self.channels} {self.smallest} {self.smallest}",
-                "PatchGAN",
-                "That is the smallest image; use fewer layers.",
-            )
+        self.check_signal(x)
         logits: Tensor = self.main(x)
         return logits
 

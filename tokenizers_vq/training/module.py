@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from tokenizers_vq.discriminators.base import Discriminator
 from tokenizers_vq.functional.distributed import sum_over_ranks
 from tokenizers_vq.losses.objective import Objective
 from tokenizers_vq.tokenizer import Tokenizer
@@ -70,6 +71,9 @@ class TokenizerModule(lightning.LightningModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
         """Accumulate one batch ``(B, C, *S)``; at the last of several, step and log."""
+        critic = self.objective.discriminator
+        if isinstance(critic, Discriminator):
+            critic.check_signal(batch)
         step, share = self.global_step, 1 / self.recipe.accumulate
         last = len(self._tokens) + 1 == self.recipe.accumulate
         reconstruction = self.tokenizer(batch)
