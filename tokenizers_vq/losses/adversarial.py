@@ -103,7 +103,7 @@ class Adversarial:
         adaptive_eps: its ``eps``.
         adaptive_limits: its smallest and largest value.
         lecam: form of LeCAM, ``logits`` or ``means``.
-        lecam_decay: of its moving averages.
+        lecam_decay: of its moving averages, per batch.
         r1_every: steps between two R1 penalties; each counts that many times.
 
     Raises:
@@ -153,7 +153,7 @@ class LeCAM(nn.Module):
 
     Args:
         form: ``logits`` or ``means``.
-        decay: of the moving averages, which start at 0.
+        decay: of the moving averages per batch; they start at 0.
 
     Raises:
         ConfigError: another form.
@@ -172,7 +172,11 @@ class LeCAM(nn.Module):
         self.register_buffer("fake", torch.zeros(()))
 
     def forward(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Return the penalty and move the averages; call it once per discriminator step.
+        """Return the penalty and move the averages.
+
+        The averages move with every call, so with ``optim.accumulate`` n they move n times per
+        discriminator step, each time by the logits of one of its n batches; take the n-th root of
+        ``decay`` to keep their memory in steps.
 
         Args:
             real: logits ``(B, 1, *S)`` of the signals.
