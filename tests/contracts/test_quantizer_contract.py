@@ -12,7 +12,7 @@ from torch import nn
 
 from tokenizers_vq import registry
 from tokenizers_vq.configs import config_names, read_config
-from tokenizers_vq.errors import ShapeError
+from tokenizers_vq.errors import ConfigError, ShapeError
 
 D = 6
 VQ = {"name": "vq", "codebook_size": 16, "restart_threshold": 0.0}
@@ -532,6 +532,25 @@ def test_wrong_inputs_are_named(name):
         with pytest.raises(ShapeError) as error:
             call()
         assert str(error.value).splitlines()[0] == message
+
+
+@pytest.mark.parametrize("name", ["vq", "vq_ema", "factorized", "simvq"])
+@pytest.mark.parametrize("size", [0, -1, 2.5, "many"])
+def test_a_codebook_size_below_one_is_named(name, size):
+    config = {**HEADS[name], "codebook_size": size}
+    title = type(make(name)).__name__
+    with pytest.raises(ConfigError) as error:
+        registry.build("quantizer", config, dim=D)
+    assert str(error.value) == (
+        f"{title}: expected a codebook_size of at least 1; got {size!r}. "
+        "Give a positive whole number."
+    )
+
+
+@heads
+def test_a_width_below_one_is_named(name):
+    with pytest.raises(ConfigError):
+        registry.build("quantizer", HEADS[name], dim=-1)
 
 
 def test_an_update_with_other_indices_is_named():

@@ -119,6 +119,22 @@ def test_values_agree_with_vector_quantize_pytorch():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (
+            {"levels": "abc"},
+            "FSQ: expected levels, a list of whole numbers; got 'abc'. "
+            "Give one per channel, as in [8, 5, 5].",
+        ),
+        (
+            {"levels": 8},
+            "FSQ: expected levels, a list of whole numbers; got 8. "
+            "Give one per channel, as in [8, 5, 5].",
+        ),
+        (
+            {"levels": [8, 2.5]},
+            "FSQ: expected levels, a list of whole numbers; got [8, 2.5]. "
+            "Give one per channel, as in [8, 5, 5].",
+        ),
+        ({"levels": ()}, "FSQ: levels must be at least 2 each; got ()."),
         ({"levels": (8, 1, 5)}, "FSQ: levels must be at least 2 each; got (8, 1, 5)."),
         (
             {"levels": (2, 3)},

@@ -66,7 +66,7 @@ def test_values_agree_with_vector_quantize_pytorch():
     torch.testing.assert_close(ours.loss, entropy, atol=2e-3, rtol=0)
 
 
-@pytest.mark.parametrize("bits", [0, 63])
+@pytest.mark.parametrize("bits", [0, 63, 2.5])
 def test_bits_out_of_range(bits):
     with pytest.raises(ConfigError) as error:
         LFQ(bits=bits)

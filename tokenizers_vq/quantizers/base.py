@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from tokenizers_vq.errors import ShapeError, check_indices
+from tokenizers_vq.errors import ConfigError, ShapeError, check_indices
 from tokenizers_vq.functional.straight_through import straight_through
 from tokenizers_vq.quantizers.flat import Flat, Tokens, float32_island, is_finite, linear
 from tokenizers_vq.types import Quantized
@@ -41,6 +41,9 @@ class Quantizer(nn.Module):
 
     Shapes:
         z (B, *grid, D) -> z_q (B, *grid, D), indices (B, *grid, K); grid of any rank, also none.
+
+    Raises:
+        ConfigError: a width or codebook size is not a whole number of at least 1.
     """
 
     nested = False  # True where code_vectors understands index -1: heads made of heads
@@ -50,6 +53,9 @@ class Quantizer(nn.Module):
     def __init__(self, dim: int | None, code_dim: int, codebook_sizes: tuple[int, ...]) -> None:
         super().__init__()
         self.dim = code_dim if dim is None else dim
+        self._check_sizes(
+            {"dim": (self.dim,), "code_dim": (code_dim,), "codebook_size": codebook_sizes}
+        )
         self.code_dim = code_dim
         self.codebook_sizes = tuple(codebook_sizes)
         self.num_codebooks = len(self.codebook_sizes)
@@ -285,6 +291,15 @@ class Quantizer(nn.Module):
             return self.code_vectors(indices)
         codes = self.code_vectors(indices.clamp(min=0))
         return torch.where((indices >= 0).all(-1, keepdim=True), codes, 0.0)
+
+    def _check_sizes(self, given: dict[str, tuple[int, ...]]) -> None:
+        for what, values in given.items():
+            for value in values:
+                if not isinstance(value, int) or value < 1:
+                    raise ConfigError(
+                        f"{type(self).__name__}: expected a {what} of at least 1; got {value!r}. "
+                        "Give a positive whole number."
+                    )
 
     def _check(self, z: Tensor, mask: Tensor | None) -> None:
         name = type(self).__name__

@@ -39,8 +39,9 @@ class FSQ(Quantizer):
         z (B, *grid, D) -> z_q (B, *grid, D), indices (B, *grid, 1)
 
     Raises:
-        ConfigError: a level is below 2, or is 2 with the tanh bound (whose two levels would meet
-            at -3.8 instead of 0), or the product of levels reaches 2**63.
+        ConfigError: ``levels`` is no list of whole numbers, a level is below 2, or is 2 with the
+            tanh bound (whose two levels would meet at -3.8 instead of 0), or the product of levels
+            reaches 2**63.
 
     Example:
         >>> q = FSQ(dim=16, levels=(8, 5, 5, 5))
@@ -58,7 +59,12 @@ class FSQ(Quantizer):
     def __init__(
         self, dim: int | None = None, *, levels: Sequence[int], bound: str = "tanh"
     ) -> None:
-        levels = tuple(int(level) for level in levels)
+        if not isinstance(levels, Sequence) or not all(isinstance(n, int) for n in levels):
+            raise ConfigError(
+                f"FSQ: expected levels, a list of whole numbers; got {levels!r:.80}. "
+                "Give one per channel, as in [8, 5, 5]."
+            )
+        levels = tuple(levels)
         if not levels or min(levels) < 2:
             raise ConfigError(f"FSQ: levels must be at least 2 each; got {levels}.")
         if bound not in BOUNDS:

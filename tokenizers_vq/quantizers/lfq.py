@@ -64,7 +64,7 @@ class LFQ(Quantizer):
         inverse_temperature: float = 100.0,
         scale: float = 1.0,
     ) -> None:
-        if not 1 <= bits <= MAX_BITS:
+        if not isinstance(bits, int) or not 1 <= bits <= MAX_BITS:
             raise ConfigError(
                 f"{type(self).__name__}: expected 1 to {MAX_BITS} bits; got {bits}. "
                 "Use a grouped quantizer for more."

@@ -35,7 +35,7 @@ class SimVQ(Quantizer):
         z (B, *grid, D) -> z_q (B, *grid, D), indices (B, *grid, 1)
 
     Raises:
-        ConfigError: both widths are missing.
+        ConfigError: both widths are missing, or a size is below 1.
 
     Example:
         >>> q = SimVQ(dim=8, codebook_size=16)

@@ -54,7 +54,8 @@ class VectorQuantizer(Quantizer):
         z (B, *grid, D) -> z_q (B, *grid, D), indices (B, *grid, 1)
 
     Raises:
-        ConfigError: an option is none of its choices, or both widths are missing.
+        ConfigError: an option is none of its choices, both widths are missing, or a size is
+            below 1.
 
     Differs from the paper: commitment and codebook terms are means over tokens and dimensions.
 
