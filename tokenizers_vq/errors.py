@@ -34,7 +34,7 @@ class MissingExtraError(ImportError):
     """An optional package or weights file is needed and not there."""
 
 
-def check_shape(x: Tensor, dims: str, where: str, hint: str = "") -> None:
+def check_shape(x: object, dims: str, where: str, hint: str = "") -> None:
     """Raise ``ShapeError`` unless ``x`` matches ``dims``.
 
     Args:
@@ -48,8 +48,10 @@ def check_shape(x: Tensor, dims: str, where: str, hint: str = "") -> None:
         ShapeError: the rank or a fixed dimension differs.
     """
     if not isinstance(x, Tensor):
-        got = f"{type(x).__module__}.{type(x).__qualname__}"
-        raise ShapeError(f"{where}: expected a tensor ({_comma(dims)}); got {got}. {hint}".rstrip())
+        kind = f"{type(x).__module__}.{type(x).__qualname__}"
+        raise ShapeError(
+            f"{where}: expected a tensor ({_comma(dims)}); got {kind}. {hint}".rstrip()
+        )
     names = dims.split()
     star = next((i for i, name in enumerate(names) if name.startswith("*")), None)
     if star is None:
