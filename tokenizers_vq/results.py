@@ -214,6 +214,8 @@ def _n(result: Mapping[str, Any]) -> str:
 
 def _commit(git: Path) -> str | None:
     """Return the checked-out commit by reading ``.git``, None outside a clone."""
+    if git.is_file():  # a work tree of another clone: the file names its folder
+        git = Path(git.read_text().removeprefix("gitdir: ").strip())
     head = git / "HEAD"
     if not head.is_file():
         return None
@@ -221,6 +223,8 @@ def _commit(git: Path) -> str | None:
     if not text.startswith("ref: "):
         return text
     name = text.removeprefix("ref: ")
+    if (git / "commondir").is_file():
+        git = git / (git / "commondir").read_text().strip()
     if (git / name).is_file():
         return (git / name).read_text().strip()
     packed = git / "packed-refs"
