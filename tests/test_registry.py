@@ -64,6 +64,15 @@ def test_a_head_that_does_not_nest_refuses_nested_heads():
     )
 
 
+def test_a_value_of_a_wrong_type_names_the_part(monkeypatch):
+    monkeypatch.setitem(registry.QUANTIZERS, "mine", "builtins:complex")
+    with pytest.raises(ConfigError) as error:
+        registry.build("quantizer", {"name": "mine", "real": []})
+    assert str(error.value).startswith(
+        "quantizer 'mine': expected options of other types; got TypeError: "
+    )
+
+
 def test_parts_that_repeat_do_not_share_weights():
     of = {"name": "vq", "codebook_size": 8}
     head = registry.build(

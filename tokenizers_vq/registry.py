@@ -75,7 +75,7 @@ def build(kind: str, config: Mapping[str, Any], **shared: Any) -> Any:
 
     Raises:
         ConfigError: the name or an option does not exist, a required option is missing, or an
-            option has nested parts and the class does not nest.
+            option has nested parts and the class does not nest, or is of a type it cannot use.
     """
     if not isinstance(config, Mapping) or "name" not in config:
         raise ConfigError(f"{kind}: expected a mapping with a 'name'; got {config!r:.80}.")
@@ -102,7 +102,18 @@ def build(kind: str, config: Mapping[str, Any], **shared: Any) -> Any:
             width = options.get("code_dim") or options.get("dim")
             dim = {} if width is None else {"dim": cls.inner_dim(width, len(inner))}
             options[option] = [build(kind, one, **{**shared, **dim}) for one in inner]
-    return cls(**options)
+    return _made(cls, options, f"{kind} '{name}'")
+
+
+def _made(cls: type, options: Mapping[str, Any], where: str) -> Any:
+    """Call ``cls`` and say which part it was when a value is of a type it cannot use."""
+    try:
+        return cls(**options)
+    except TypeError as error:
+        raise ConfigError(
+            f"{where}: expected options of other types; got TypeError: {error}. "
+            f"Correct the {where.partition(' ')[0]} config."
+        ) from error
 
 
 def _inner_configs(value: Any) -> list[Mapping[str, Any]] | None:

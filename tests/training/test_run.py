@@ -101,6 +101,17 @@ WRONG = {
     "resume=/nowhere": "train: expected a run folder or a checkpoint to resume; got /nowhere, ",
     "trainer.gradient_clip_val=1": "training: expected optim.clip; got trainer.gradient_clip_val. ",
     "trainer.precision=16-mixed": "training: expected trainer.precision of 32-true or bf16-mixed;",
+    "trainer.max_steps=abc": "trainer.max_steps: expected int; got 'abc'. Correct trainer.max_",
+    "data.train.size=abc": "data.train.size: expected int; got 'abc'. Correct data.train.size.",
+    "data.batch_size=abc": "data.batch_size: expected int; got 'abc'. Correct data.batch_size.",
+    "optim.lr=fast": "optim.lr: expected float; got 'fast'. Correct optim.lr.",
+    "optim.betas=3": "optim.betas: expected tuple[float, float]; got 3. Correct optim.betas.",
+    "seed=abc": "train: expected a whole number as seed; got 'abc'. Set seed=0.",
+    "backbone.dim=abc": "backbone: expected values of other types or ranges; got ValueError: ",
+    "backbone.encoder.width=abc": "encoder 'cnn2d': expected options of other types; got TypeErr",
+    "trainer.devices=abc": "trainer: expected values of other types or ranges; got TypeError: ",
+    "objective.discriminator=3": "objective: expected values of other types or ranges; got TypeE",
+    "quantizer=[fsq,vq]": "train: expected one name for quantizer; got a list. To run one after ",
     "seed=[": "no viable alternative at input '['",
 }
 

@@ -28,7 +28,7 @@ from tokenizers_vq.tokenizer import Tokenizer
 from tokenizers_vq.training.callbacks import Publish, find_ema
 from tokenizers_vq.training.checkpoint import LAST, LastCheckpoint, Stopped
 from tokenizers_vq.training.datamodule import SignalData
-from tokenizers_vq.training.explain import USER_ERRORS, explain, freed
+from tokenizers_vq.training.explain import USER_ERRORS, building, check_types, explain, freed
 from tokenizers_vq.training.folder import RunFolder, is_first_process, open_folder
 from tokenizers_vq.training.module import TokenizerModule
 
@@ -39,6 +39,7 @@ HARMLESS = (
     ".*LeafSpec.*",
     ".*no `val_dataloader`.*",
 )
+GROUPS = ("backbone", "quantizer", "data", "objective", "optim", "trainer")
 # Lightning refuses these under manual optimization; the recipe does their work.
 ELSEWHERE = {"gradient_clip_val": "optim.clip", "accumulate_grad_batches": "optim.accumulate"}
 
@@ -102,8 +103,10 @@ def build(cfg: DictConfig) -> tuple[TokenizerModule, lightning.Trainer]:
     Args:
         cfg: as for ``run``, with the folder filled in.
     """
-    tokenizer = Tokenizer.from_config(tokenizer_config(cfg), name=cfg.name)
-    objective, critic = _build_objective(cfg, tokenizer.signal.channels)
+    with building("backbone"):
+        tokenizer = Tokenizer.from_config(tokenizer_config(cfg), name=cfg.name)
+    with building("objective"):
+        objective, critic = _build_objective(cfg, tokenizer.signal.channels)
     if cfg.compile:
         # in place, so that the names in checkpoints stay
         tokenizer.encoder.compile()
@@ -157,6 +160,9 @@ def check(cfg: DictConfig) -> None:
             raise ConfigError(f"training: expected {ours}; got trainer.{option}. Use {ours}.")
     for group in ("data", "objective", "optim", "trainer", "logger", "callbacks"):
         _check_options(cfg[group], group)
+    check_types(SignalData, _values(cfg.data), "data")
+    if not isinstance(cfg.seed, int):
+        raise ConfigError(f"train: expected a whole number as seed; got {cfg.seed!r}. Set seed=0.")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -174,8 +180,8 @@ def main(arguments: list[str] | None = None) -> int:
     codes = [0]
 
     def task(cfg: DictConfig) -> None:
-        _name(cfg, HydraConfig.get().runtime.choices)
         with _explained(codes, debug):
+            _name(cfg, HydraConfig.get().runtime.choices)
             codes.append(0 if run(cfg).finished else 130)
 
     arguments_before, sys.argv[1:] = (
@@ -267,9 +273,20 @@ def _check_options(node: Any, path: str) -> None:
         for option in map(str, node):
             if option not in takes and not option.startswith("_"):
                 raise unknown_option(path, target.rpartition(".")[2], option, takes)
+        check_types(get_object(target), _values(node), path)
     for name in map(str, node):
         if not OmegaConf.is_missing(node, name):
             _check_options(node[name], f"{path}.{name}")
+
+
+def _values(node: DictConfig) -> dict[str, Any]:
+    """Return the numbers, texts and lists of ``node`` that are set."""
+    names = [str(name) for name in node if not OmegaConf.is_missing(node, name)]
+    found = {name: node[name] for name in names if not isinstance(node[name], DictConfig)}
+    return {
+        name: OmegaConf.to_container(value) if isinstance(value, ListConfig) else value
+        for name, value in found.items()
+    }
 
 
 @contextmanager
@@ -288,7 +305,17 @@ def _explained(codes: list[int], debug: bool) -> Iterator[None]:
 
 
 def _name(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
-    """Name a run after what it is made of, unless it has a name."""
+    """Name a run after what it is made of, unless it has a name.
+
+    Raises:
+        ConfigError: a group got a list of names; Hydra would mix their options.
+    """
+    for group in GROUPS:
+        if group not in choices:
+            raise ConfigError(
+                f"train: expected one name for {group}; got a list. "
+                f"To run one after the other, use -m {group}=first,second."
+            )
     if cfg.name is None:
         cfg.name = f"{choices['backbone']}_{choices['quantizer']}.{choices['data']}"
 
