@@ -46,6 +46,38 @@ def test_errors_are_one_sentence_and_exit_code_2(photo, tmp_path, capsys):
     assert cli.main(["encode", str(tmp_path / "none.png"), "-m", str(tmp_path)]) == 2
 
 
+def test_paths_that_cannot_be_read_or_written_are_named(model, photo, tmp_path, capsys):
+    assert cli.main(["info", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"tvq info: {tmp_path}: Is a directory. Check the path.\n"
+    none = tmp_path / "none.tok"
+    assert cli.main(["info", str(none)]) == 2
+    assert capsys.readouterr().err == (
+        f"tvq info: {none}: No such file or directory. Check the path.\n"
+    )
+    assert cli.main(["encode", str(photo), "-m", model]) == 0
+    capsys.readouterr()
+    tok = str(photo.with_suffix(".tok"))
+    out = tmp_path / "none" / "x.png"
+    assert cli.main(["decode", tok, "-m", model, "-o", str(out)]) == 2
+    assert capsys.readouterr().err == (
+        f"tvq decode: {out}: No such file or directory. Check the path.\n"
+    )
+    assert cli.main(["decode", tok, "-m", model, "-o", "x.bmpx"]) == 2
+    assert capsys.readouterr().err == (
+        "tvq decode: decode: expected the name of a picture that Pillow can write; got x.bmpx. "
+        "Name it .png or .webp.\n"
+    )
+
+
+def test_counts_below_one_are_refused(model, tmp_path, capsys):
+    assert cli.main(["eval", model, "--limit", "0"]) == 2
+    assert "expected a limit of at least 1; got 0." in capsys.readouterr().err
+    assert cli.main(["matrix", "--steps", "0", "-o", str(tmp_path / "matrix")]) == 2
+    assert capsys.readouterr().err == (
+        "tvq matrix: matrix: expected at least 1 step per cell; got 0. Raise steps.\n"
+    )
+
+
 def test_unknown_words_list_the_choices(capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["lsit"])

@@ -51,3 +51,10 @@ def test_wrong_options_are_refused():
     assert str(caught.value) == (
         "anchor: there is no 'blur'; choose one of down_up_2x, identity, jpeg_q75."
     )
+    for limit in (0, -3):
+        with pytest.raises(ConfigError) as caught:
+            Protocol("mine", limit=limit)
+        assert str(caught.value) == (
+            f"protocol 'mine': expected a limit of at least 1; got {limit}. "
+            "Leave it out to measure all."
+        )

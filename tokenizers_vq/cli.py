@@ -17,7 +17,7 @@ from tokenizers_vq.errors import (
 DEFAULT = "mini_cnn2d_f16_ecsq.photos"
 EXPECTED = (
     BitstreamError, CheckpointError, ConfigError, DataError, MissingExtraError, ShapeError,
-    FileNotFoundError,
+    OSError,
 )  # fmt: skip
 
 
@@ -34,7 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EXPECTED as error:
         if arguments.debug:
             raise
-        print(f"tvq {arguments.command}: {error}", file=sys.stderr)
+        text = str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            text = f"{error.filename}: {error.strerror}. Check the path."
+        print(f"tvq {arguments.command}: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(
@@ -65,14 +68,21 @@ def encode(arguments: argparse.Namespace) -> None:
 
 
 def decode(arguments: argparse.Namespace) -> None:
-    """Write the picture of a ``.tok`` file as PNG."""
+    """Write the picture of a ``.tok`` file, as PNG unless --out has another suffix."""
+    from PIL import Image
+
     from tokenizers_vq.data.transforms import signal_to_image
     from tokenizers_vq.hub import load
     from tokenizers_vq.types import Codes
 
+    out = arguments.out or arguments.tok.with_suffix(".png")
+    if Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
+        raise ConfigError(
+            f"decode: expected the name of a picture that Pillow can write; got {out}. "
+            "Name it .png or .webp."
+        )
     tokenizer = load(arguments.model)
     x_hat = tokenizer.decode(Codes.load(arguments.tok, tokenizer.prior))
-    out = arguments.out or arguments.tok.with_suffix(".png")
     signal_to_image(x_hat[0]).save(out)
     print(f"{out}: {x_hat.shape[3]} x {x_hat.shape[2]}, by {tokenizer.model_id}")
 

@@ -68,8 +68,10 @@ def run_matrix(
         One row per cell, in the order of the table.
 
     Raises:
-        ConfigError: there is no such backbone, quantizer, data set or protocol.
+        ConfigError: there is no such backbone, quantizer, data set or protocol, or no step to take.
     """
+    if steps < 1:
+        raise ConfigError(f"matrix: expected at least 1 step per cell; got {steps}. Raise steps.")
     folder = Path(out)
     rows_of = _chosen("quantizer", quantizers, config_names("quantizer"))
     tiny = [name for name in config_names("backbone") if name.startswith("tiny_")]

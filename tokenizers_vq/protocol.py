@@ -41,7 +41,7 @@ class Protocol:
         seed: of the bootstrap and of the choice of pictures when ``limit`` is set.
 
     Raises:
-        ConfigError: an anchor does not exist, or ``budgets`` lacks 1.
+        ConfigError: an anchor does not exist, ``budgets`` lacks 1, or ``limit`` is below 1.
     """
 
     name: str
@@ -59,6 +59,11 @@ class Protocol:
         for anchor in self.anchors:
             if anchor not in ANCHORS:
                 raise unknown_name("anchor", anchor, ANCHORS)
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(
+                f"protocol '{self.name}': expected a limit of at least 1; got {self.limit}. "
+                "Leave it out to measure all."
+            )
         if 1 not in self.budgets:
             raise ConfigError(
                 f"protocol '{self.name}': expected budgets that hold 1; got {list(self.budgets)}. "
