@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy
@@ -166,6 +167,16 @@ def test_training_forgets_the_file(tiny_tokenizer):
     tiny_tokenizer.file_sha256 = "0" * 64
     assert tiny_tokenizer.eval().model_id.endswith("@00000000")
     assert tiny_tokenizer.train().model_id.endswith("@unsaved")
+
+
+def test_codes_whose_shape_is_not_their_grid_are_refused(tiny_tokenizer):
+    codes = tiny_tokenizer.encode(torch.rand(1, 3, 32, 32))
+    with pytest.raises(ShapeError) as error:
+        tiny_tokenizer.decode(dataclasses.replace(codes, shape=(64, 32)))
+    assert str(error.value) == (
+        "decode: expected a grid of (8, 4) for a signal of (64, 32); got (4, 4). "
+        "Codes keep the shape that was encoded."
+    )
 
 
 def test_codes_of_a_stranger_are_refused_or_warned_about(tiny_tokenizer):

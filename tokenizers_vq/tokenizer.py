@@ -240,6 +240,12 @@ class Tokenizer(nn.Module):
                 f"{self.signal.axes} grid axes; got {tuple(indices.shape)}."
             )
         check_indices(indices, sizes, "decode")
+        grid = tuple(indices.shape[1:-1])
+        if self.encoder.grid(shape) != grid:
+            raise ShapeError(
+                f"decode: expected a grid of {self.encoder.grid(shape)} for a signal of {shape}; "
+                f"got {grid}. Codes keep the shape that was encoded."
+            )
         return indices.to(self._device), shape
 
     @property

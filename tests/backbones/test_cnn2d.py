@@ -338,6 +338,20 @@ def test_a_misspelt_convention_lists_the_real_ones():
         conventions_of("taming", {"atention": []})
     assert first_line(error) == (
         "cnn2d family 'taming' has no option 'atention'; it takes adaptive, attention, bias, "
-        "decoder_blocks, down, groups, latent_kernel, mid, norm, out_kernel, shortcut, up, "
-        "value_range. Did you mean 'attention'?"
+        "decoder_blocks, down, groups, highway, latent_kernel, mid, norm, out_kernel, shortcut, "
+        "up, value_range. Did you mean 'attention'?"
     )
+
+
+def test_a_highway_begins_as_an_affine_map():
+    options = {**TINY, "family": "magvit2", "conventions": {"norm": "none", "adaptive": False}}
+    a, b = torch.rand(2, 1, 3, 32, 32).unbind()
+    for highway in (True, False):
+        options["conventions"] = {**options["conventions"], "highway": highway}
+        encoder, decoder = CNN2dEncoder(**options), CNN2dDecoder(**options)
+
+        def both(x, encoder=encoder, decoder=decoder):
+            return decoder(encoder(x))
+
+        bend = (both(a + b) - both(a) - both(b) + both(torch.zeros_like(a))).abs().max()
+        assert (bend < 1e-5) == highway
