@@ -58,4 +58,4 @@ def test_copies_of_held_out_photos_are_never_trained_on(name, root):
     assert left_out == ["chelsea.jpg", "china.jpg", "coffee.jpg", "grace_hopper.jpg"]
     own = [id_ for id_ in train.ids if id_.startswith("00/")]
     assert len(own) == (25 if name == "open_photos" else 30)
-    assert len(train) == len(own) + 9
+    assert len(train) == len(own) + 8

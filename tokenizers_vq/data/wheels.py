@@ -36,7 +36,7 @@ class WheelPhoto:
 # Of the 30 pictures in the three packages those that are photographs worth learning from. Not here:
 # drawings and boards (color, logo, chessboards, phantom, horse), pages of text, pictures with next
 # to no content (cell, clock_motion, moon, microaneurysms), plain grey textures (brick, grass,
-# gravel), and motorcycle_right, which is motorcycle_left seen from 19 cm further right.
+# gravel), and the two motorcycles, whose source states no licence.
 PHOTOS = (
     WheelPhoto("astronaut", "skimage", "data/astronaut.png", "train", "public domain", "NASA"),
     WheelPhoto("camera", "skimage", "data/camera.png", "train", "CC0-1.0", "Lav Varshney"),
@@ -54,8 +54,6 @@ PHOTOS = (
                "public domain", "NASA, hubblesite.org release 2012-37"),
     WheelPhoto("immunohistochemistry", "skimage", "data/ihc.png", "train",
                "no known copyright restrictions", "Center for Microscopy and Molecular Imaging"),
-    WheelPhoto("motorcycle", "skimage", "data/motorcycle_left.png", "train",
-               "none stated; passed on inside scikit-image", "Middlebury 2014 stereo benchmark"),
     WheelPhoto("retina", "skimage", "data/retina.jpg", "train", "CC0-1.0", "Mikael Haggstrom"),
     WheelPhoto("rocket", "skimage", "data/rocket.jpg", "train", "public domain", "SpaceX"),
 )  # fmt: skip
@@ -67,7 +65,7 @@ class WheelPhotos(Photos):
     """Photographs inside scikit-image, scikit-learn and matplotlib; those packages stay unimported.
 
     Args:
-        split: ``"train"`` (9 photos, 2 of them grey), ``"heldout"`` (4: a cat, a cup, a building, a
+        split: ``"train"`` (8 photos, 2 of them grey), ``"heldout"`` (4: a cat, a cup, a building, a
             face) or ``"all"``.
         size: side in pixels of the square crop; None gives whole pictures of their own size.
         train: random crops, else the centre of the picture with its shorter side resized.
