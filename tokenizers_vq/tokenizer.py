@@ -162,7 +162,8 @@ class Tokenizer(nn.Module):
         indices, shape = self._check_codes(codes)
         if num_codebooks is not None:
             indices = self._prefix(indices, num_codebooks)
-        x_hat = crop(self._decoded(self.quantizer.decode(indices)), shape)
+        z_q = self.quantizer.decode(indices, self.encoder.grid(shape))
+        x_hat = crop(self._decoded(z_q), shape)
         low, high = self.signal.value_range
         return x_hat if raw else x_hat.clamp(low, high)
 
@@ -233,18 +234,20 @@ class Tokenizer(nn.Module):
         else:
             check_shape(codes, "B *grid K", "decode", "Pass Codes, or int64 indices as a tensor.")
             indices = codes
-            shape = tuple(n * s for n, s in zip(codes.shape[1:-1], self.stride, strict=False))
-        if indices.ndim != self.signal.axes + 2:
+            grid = self.quantizer.latent_grid(tuple(codes.shape[1:-1]))
+            shape = tuple(n * s for n, s in zip(grid, self.stride, strict=False))
+        axes = len(self.quantizer.index_grid((1,) * self.signal.axes))
+        if indices.ndim != axes + 2:
             raise ShapeError(
                 f"decode: expected indices of shape (B, *grid, {len(sizes)}) with "
-                f"{self.signal.axes} grid axes; got {tuple(indices.shape)}."
+                f"{axes} grid axes; got {tuple(indices.shape)}."
             )
         check_indices(indices, sizes, "decode")
-        grid = tuple(indices.shape[1:-1])
-        if self.encoder.grid(shape) != grid:
+        expected = self.quantizer.index_grid(self.encoder.grid(shape))
+        if expected != tuple(indices.shape[1:-1]):
             raise ShapeError(
-                f"decode: expected a grid of {self.encoder.grid(shape)} for a signal of {shape}; "
-                f"got {grid}. Codes keep the shape that was encoded."
+                f"decode: expected a grid of {expected} for a signal of {shape}; "
+                f"got {tuple(indices.shape[1:-1])}. Codes keep the shape that was encoded."
             )
         return indices.to(self._device), shape
 

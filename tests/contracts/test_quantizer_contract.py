@@ -8,59 +8,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases import D, all_cases
 from torch import nn
 
 from tokenizers_vq import registry
 from tokenizers_vq.configs import config_names, read_config
 from tokenizers_vq.errors import ConfigError, ShapeError
 
-D = 6
-VQ = {"name": "vq", "codebook_size": 16, "restart_threshold": 0.0}
-EMA = {**VQ, "codebook_update": "ema"}
-HEADS = {
-    "vq": VQ,
-    "vq_projected": {**VQ, "code_dim": 3},
-    "vq_ema": EMA,
-    "vq_kmeans": {**EMA, "kmeans_init": "plusplus", "restart_threshold": 0.1},
-    "vq_cosine": {**VQ, "metric": "cosine"},
-    "vq_rotation": {**VQ, "estimator": "rotation"},
-    "fsq": {"name": "fsq", "levels": [8, 5, 5]},
-    "fsq_natural": {"name": "fsq", "levels": [3] * D},
-    "fsq_symmetric": {"name": "fsq", "levels": [2] * D, "bound": "symmetric"},
-    "lfq": {"name": "lfq", "bits": D},
-    "lfq_projected": {"name": "lfq", "bits": 30},
-    "bsq": {"name": "bsq", "bits": D},
-    "factorized": {"name": "factorized", "codebook_size": 16, "code_dim": 2},
-    "simvq": {"name": "simvq", "codebook_size": 16},
-    "ecsq": {"name": "ecsq", "channels": 4, "max_level": 3},
-    "ecsq_natural": {"name": "ecsq", "channels": D, "max_level": 2},
-    "rvq": {"name": "residual", "stages": {"repeat": 2, "of": EMA}},
-    "rvq_factorized": {
-        "name": "residual",
-        "stages": {"repeat": 2, "of": {"name": "factorized", "codebook_size": 8, "code_dim": 2}},
-    },
-    "rfsq": {
-        "name": "residual",
-        "stage_scale": 0.25,
-        "stages": {"repeat": 2, "of": {"name": "fsq", "levels": [5] * D, "bound": "clamp"}},
-    },
-    "group_lfq": {"name": "grouped", "groups": {"repeat": 2, "of": {"name": "lfq", "bits": 3}}},
-    "group_rvq": {
-        "name": "grouped",
-        "code_dim": 4,
-        "groups": {"repeat": 2, "of": {"name": "residual", "stages": {"repeat": 2, "of": EMA}}},
-    },
-    "residual_groups": {
-        "name": "residual",
-        "stages": {"repeat": 2, "of": {"name": "grouped", "groups": {"repeat": 3, "of": VQ}}},
-    },
-}
-FIXED_POINT = ["fsq", "fsq_natural", "fsq_symmetric", "lfq", "bsq", "ecsq_natural", "group_lfq"]
+CASES = all_cases()
+HEADS = {name: case.config for name, case in CASES.items()}
+FIXED_POINT = [name for name, case in CASES.items() if case.fixed_point]
+IDENTITY = [name for name, case in CASES.items() if case.identity]
+GRAPHS = [name for name, case in CASES.items() if case.graph]
+MASKS = [name for name, case in CASES.items() if case.masks]
 GRIDS = [(), (7,), (4, 4), (2, 3, 2), (2, 2, 1, 2), (0,), (0, 3)]
-GRAPHS = ["vq_cosine", "vq_rotation", "fsq", "lfq", "bsq", "factorized", "simvq", "ecsq"]
-GRAPHS += ["rvq_factorized", "group_rvq"]  # tracing costs seconds: no two of one kind
 heads = pytest.mark.parametrize("name", HEADS)
 graphs = pytest.mark.parametrize("name", GRAPHS)
+maskable = pytest.mark.parametrize("name", MASKS)
 
 
 def make(name, dim=D):
@@ -194,7 +158,7 @@ def test_memory_layout_does_not_matter(name):
     assert torch.equal(a.indices, b.indices)
 
 
-@heads
+@maskable
 def test_masked_is_the_call_on_the_valid_positions(name):
     head, twin = make(name), make(name)
     mask = torch.rand(4, 9) > 0.4
@@ -223,7 +187,7 @@ def test_masked_is_the_call_on_the_valid_positions(name):
     assert torch.equal(head.decode(out.indices), out.z_q)
 
 
-@heads
+@maskable
 def test_nothing_valid(name):
     out = make(name)(torch.randn(2, 3, D), torch.zeros(2, 3, dtype=torch.bool))
     assert bool((out.indices == -1).all())
@@ -311,10 +275,6 @@ def test_a_recomputed_forward_is_the_same(name):
     (again,) = torch.autograd.grad(out, z, g)
     (once,) = torch.autograd.grad(head(z).z_q, z, g)
     assert torch.equal(again, once)
-
-
-IDENTITY = ["vq", "vq_ema", "vq_kmeans", "lfq", "simvq", "ecsq_natural", "rvq", "rvq_factorized"]
-IDENTITY += ["rfsq", "group_lfq", "residual_groups"]
 
 
 @pytest.mark.parametrize("name", IDENTITY)

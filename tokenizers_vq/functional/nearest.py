@@ -37,6 +37,28 @@ def nearest_code(x: Tensor, codebook: Tensor, chunk: int = CHUNK) -> tuple[Tenso
         return (x - codes[index]).square().sum(-1), index
 
 
+@torch.no_grad()
+def nearest_codes(x: Tensor, codebook: Tensor, count: int, chunk: int = CHUNK) -> Tensor:
+    """Return the indices ``(N, count)`` of the nearest codes, nearest first.
+
+    Args:
+        x: ``(N, d)``, any number of rows.
+        codebook: ``(K, d)``; ``count`` is cut to K.
+        count: how many codes per row.
+        chunk: at most this many scores exist at a time.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        x, codes = x.float(), codebook.float()
+        count = min(count, codes.shape[0])
+        half = 0.5 * codes.square().sum(-1)
+        index = torch.empty(x.shape[0], count, dtype=torch.int64, device=x.device)
+        rows = max(1, chunk // codes.shape[0])
+        for start in range(0, x.shape[0], rows):
+            scores = torch.addmm(-half, x[start : start + rows], codes.T)
+            index[start : start + rows] = scores.topk(count, dim=1).indices
+        return index
+
+
 def _search_rows(x: Tensor, codes: Tensor, bias: Tensor, chunk: int) -> Tensor:
     rows = max(1, min(chunk // codes.shape[0], x.shape[0]))
     scores = x.new_empty(rows, codes.shape[0])  # one buffer: fresh ones fragment the heap

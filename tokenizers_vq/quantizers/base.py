@@ -41,12 +41,14 @@ class Quantizer(nn.Module):
 
     Shapes:
         z (B, *grid, D) -> z_q (B, *grid, D), indices (B, *grid, K); grid of any rank, also none.
+        Heads with ``on_grid`` have indices (B, *index_grid(grid), K).
 
     Raises:
         ConfigError: a width or codebook size is not a whole number of at least 1.
     """
 
     nested = False  # True where code_vectors understands index -1: heads made of heads
+    on_grid = False  # True where a token depends on its place: no stage or group of another head
     float32_buffers: tuple[str, ...] = ()  # keep their dtype when the module is cast
     _anchor: Tensor  # knows dtype and device of a module without weights
 
@@ -113,6 +115,25 @@ class Quantizer(nn.Module):
         """
         return tuple((size,) for size in self.codebook_sizes)
 
+    def candidates(self, u: Tensor, count: int) -> Tensor:
+        """Return up to ``count`` good choices ``(N, C, K)`` for ``u (N, d)``, the best one first.
+
+        Heads without a search know one.
+        """
+        return self.code_indices(u)[:, None]
+
+    def index_grid(self, grid: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the grid of the indices of latents on ``grid``."""
+        return grid
+
+    def latent_grid(self, index_grid: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the grid of the latents whose indices lie on ``index_grid``.
+
+        Raises:
+            ShapeError: there is no such grid, or more than one.
+        """
+        return index_grid
+
     @property
     def has_state(self) -> bool:
         """Whether ``update`` does anything."""
@@ -163,8 +184,10 @@ class Quantizer(nn.Module):
             rows, _, place = self._rows(z, mask)
             return place(self.encode_rows(rows), -1)
 
-    def decode(self, indices: Tensor) -> Tensor:
+    def decode(self, indices: Tensor, grid: tuple[int, ...] | None = None) -> Tensor:
         """Return the latents ``(B, *grid, D)`` of ``indices (B, *grid, K)``; zeros at index -1.
+
+        ``grid`` is that of the latents, for heads whose indices lie on another one.
 
         In evaluation ``decode(encode(z))`` equals ``forward(z).z_q`` bit for bit (after the cast
         to the dtype of ``z``). The result has the dtype of the module. Indices are checked except
