@@ -14,6 +14,7 @@ from tokenizers_vq.errors import ConfigError, unknown_name, unknown_option
 
 QUANTIZERS = {
     "bsq": "tokenizers_vq.quantizers.bsq:BSQ",
+    "dithered_fsq": "tokenizers_vq.quantizers.dithered_fsq:DitheredFSQ",
     "ecsq": "tokenizers_vq.quantizers.ecsq:ECSQ",
     "factorized": "tokenizers_vq.quantizers.factorized:FactorizedVQ",
     "fsq": "tokenizers_vq.quantizers.fsq:FSQ",
