@@ -52,6 +52,8 @@ def nearest_codes(x: Tensor, codebook: Tensor, count: int, chunk: int = CHUNK) -
         count = min(count, codes.shape[0])
         half = 0.5 * codes.square().sum(-1)
         index = torch.empty(x.shape[0], count, dtype=torch.int64, device=x.device)
+        if torch.compiler.is_compiling():  # a graph with any number of rows has no loop over them
+            return torch.addmm(-half, x, codes.T).topk(count, dim=1).indices
         rows = max(1, chunk // codes.shape[0])
         for start in range(0, x.shape[0], rows):
             scores = torch.addmm(-half, x[start : start + rows], codes.T)

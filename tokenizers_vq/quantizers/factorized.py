@@ -10,6 +10,7 @@ Reference:
 from torch import Tensor
 from torch.nn import functional as F
 
+from tokenizers_vq.functional.nearest import nearest_codes
 from tokenizers_vq.ops import nearest_code
 from tokenizers_vq.quantizers.vq import VectorQuantizer
 
@@ -62,6 +63,11 @@ class FactorizedVQ(VectorQuantizer):
         """Return the indices ``(N, 1)`` of the codes nearest in direction."""
         codes = F.normalize(self.codes(), dim=-1)
         return nearest_code(F.normalize(u, dim=-1), codes)[1][:, None]
+
+    def candidates(self, u: Tensor, count: int) -> Tensor:
+        """Return the indices ``(N, C, 1)`` of up to ``count`` codes nearest in direction."""
+        codes = F.normalize(self.codes(), dim=-1)
+        return nearest_codes(F.normalize(u, dim=-1), codes, count)[..., None]
 
     def _initial_codes(self, size: int, width: int) -> Tensor:
         return super()._initial_codes(size, width).normal_()

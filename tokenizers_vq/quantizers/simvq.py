@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenizers_vq.errors import ConfigError
+from tokenizers_vq.functional.nearest import nearest_codes
 from tokenizers_vq.ops import nearest_code
 from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.flat import mean_square
@@ -72,6 +73,10 @@ class SimVQ(Quantizer):
     def code_indices(self, u: Tensor) -> Tensor:
         """Return the indices ``(N, 1)`` of the nearest codes; the lowest of equally near ones."""
         return nearest_code(u, self.codes())[1][:, None]
+
+    def candidates(self, u: Tensor, count: int) -> Tensor:
+        """Return the indices ``(N, C, 1)`` of up to ``count`` nearest codes, nearest first."""
+        return nearest_codes(u, self.codes(), count)[..., None]
 
     def code_vectors(self, indices: Tensor) -> Tensor:
         """Return the codes ``(N, d)`` of ``indices (N, 1)``, as the search saw them."""

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from tokenizers_vq.errors import ConfigError, unknown_name
 from tokenizers_vq.functional.codebook import ema_step, kmeans, restart_dead, statistics
 from tokenizers_vq.functional.distributed import gather_rows, sum_over_ranks
+from tokenizers_vq.functional.nearest import nearest_codes
 from tokenizers_vq.functional.straight_through import rotate_to, straight_through
 from tokenizers_vq.ops import nearest_code
 from tokenizers_vq.quantizers.base import Quantizer
@@ -105,6 +106,10 @@ class VectorQuantizer(Quantizer):
     def code_indices(self, u: Tensor) -> Tensor:
         """Return the indices ``(N, 1)`` of the nearest codes; the lowest of equally near ones."""
         return nearest_code(self._signal(u), self.codes())[1][:, None]
+
+    def candidates(self, u: Tensor, count: int) -> Tensor:
+        """Return the indices ``(N, C, 1)`` of up to ``count`` nearest codes, nearest first."""
+        return nearest_codes(self._signal(u), self.codes(), count)[..., None]
 
     def code_vectors(self, indices: Tensor) -> Tensor:
         """Return the codes ``(N, d)`` of ``indices (N, 1)``."""
