@@ -2,7 +2,8 @@
 
 A tokenizer folder holds ``config.json`` (plain data, the names of ``registry``, the hash of each
 file), ``model.safetensors``, and where there are any ``prior.safetensors`` (the entropy coder's
-statistics), ``discriminator.safetensors`` (to fine-tune with) and ``README.md`` (the card).
+statistics), ``index_map.safetensors`` (what the indices of the tokenizer it was made from have
+become), ``discriminator.safetensors`` (to fine-tune with) and ``README.md`` (the card).
 Nothing in it is code, and nothing is unpickled.
 """
 
@@ -25,12 +26,14 @@ from torch import Tensor, nn
 from tokenizers_vq.bitstream import CountPrior
 from tokenizers_vq.errors import CheckpointError
 from tokenizers_vq.files import write_atomically
+from tokenizers_vq.functional.index_map import IndexMaps
 from tokenizers_vq.registry import build
 from tokenizers_vq.tokenizer import PARTS, Tokenizer
 
 FORMAT = "tokenizers_vq/1"
 CONFIG, MODEL, PRIOR = "config.json", "model.safetensors", "prior.safetensors"
 DISCRIMINATOR, CARD = "discriminator.safetensors", "README.md"
+INDEX_MAP = "index_map.safetensors"
 
 
 def load(name: str | Path, *, revision: str | None = None) -> Tokenizer:
@@ -58,6 +61,8 @@ def load(name: str | Path, *, revision: str | None = None) -> Tokenizer:
     if PRIOR in config["files"]:
         _read_checked(folder, PRIOR, config)
         tokenizer.prior = CountPrior.load(folder / PRIOR)
+    if INDEX_MAP in config["files"]:
+        tokenizer.index_maps = IndexMaps(_read_checked(folder, INDEX_MAP, config))
     return tokenizer.eval()
 
 
@@ -100,6 +105,8 @@ def save(
     if tokenizer.prior is not None:
         prior = tokenizer.prior.for_model(f"{name}@{_sha256(contents[MODEL])[:8]}")
         contents[PRIOR] = prior.to_bytes()
+    if tokenizer.index_maps is not None:
+        contents[INDEX_MAP] = tokenizer.index_maps.data
     if discriminator is not None:
         contents[DISCRIMINATOR] = safetensors_bytes(_state(discriminator[0], dtype))
     if card is not None:
@@ -217,7 +224,7 @@ def _download(repo: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    patterns = [CONFIG, MODEL, PRIOR, DISCRIMINATOR, CARD]
+    patterns = [CONFIG, MODEL, PRIOR, INDEX_MAP, DISCRIMINATOR, CARD]
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
@@ -278,7 +285,7 @@ def _replace_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
         write_atomically(part / file, data)
     if folder.exists():
         for kept in folder.iterdir():
-            if kept.name not in {CONFIG, MODEL, PRIOR, DISCRIMINATOR} | set(contents):
+            if kept.name not in {CONFIG, MODEL, PRIOR, INDEX_MAP, DISCRIMINATOR} | set(contents):
                 copy = shutil.copytree if kept.is_dir() else shutil.copy2
                 copy(kept, part / kept.name)
         folder.rename(old)

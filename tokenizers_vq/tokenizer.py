@@ -15,6 +15,7 @@ from tokenizers_vq.backbones.base import Decoder, Encoder
 from tokenizers_vq.bitstream import CountPrior, from_bytes, to_bytes
 from tokenizers_vq.errors import ConfigError, ShapeError, check_indices, check_shape
 from tokenizers_vq.functional.framing import crop, pad_to_stride
+from tokenizers_vq.functional.index_map import IndexMaps
 from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.residual import Residual
 from tokenizers_vq.registry import build
@@ -64,6 +65,7 @@ class Tokenizer(nn.Module):
         self.name = name
         self.prior = prior
         self.file_sha256: str | None = None  # set by the hub when the weights come from a file
+        self.index_maps: IndexMaps | None = None  # where codes of the tokenizer it came from lead
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], name: str = "unnamed") -> Self:
@@ -149,7 +151,8 @@ class Tokenizer(nn.Module):
         """Turn integers back into signals.
 
         Args:
-            codes: what ``encode`` returned, or bare indices ``(B, *grid, K)`` int64.
+            codes: what ``encode`` of this tokenizer or of an ancestor (``adopt``) returned, or bare
+                indices ``(B, *grid, K)`` int64 of this one.
             num_codebooks: decode only the first codebooks (residual heads).
             raw: do not clamp to the signal's range.
 
@@ -166,6 +169,23 @@ class Tokenizer(nn.Module):
         x_hat = crop(self._decoded(z_q), shape)
         low, high = self.signal.value_range
         return x_hat if raw else x_hat.clamp(low, high)
+
+    def adopt(self, codes: Codes) -> Codes:
+        """Return codes of an ancestor as codes of this tokenizer, and all others as they are.
+
+        An ancestor is a tokenizer whose codebook was pruned, revived or clustered to make this one:
+        its stored tokens stay valid, and become smaller where this codebook is.
+
+        Raises:
+            ShapeError: the ancestor's codes have indices outside its codebooks.
+        """
+        if self.index_maps is None or codes.model == self.model_id:
+            return codes
+        known = self.index_maps.by_model.get(codes.model)
+        if known is None:
+            return codes
+        sizes = self.quantizer.codebook_sizes
+        return Codes(known.apply(codes.indices), codes.shape, sizes, self.model_id)
 
     def compress(self, x: Tensor) -> bytes:
         """Return the bytes of a ``.tok`` file for ``x (B, C, *S)``."""
@@ -219,6 +239,7 @@ class Tokenizer(nn.Module):
     def _check_codes(self, codes: Codes | Tensor) -> tuple[Tensor, tuple[int, ...]]:
         sizes = self.quantizer.codebook_sizes
         if isinstance(codes, Codes):
+            codes = self.adopt(codes)
             if codes.codebook_sizes != sizes:
                 raise ShapeError(
                     f"decode: expected codes of codebooks {_short(sizes)}; got "
@@ -260,9 +281,9 @@ class Tokenizer(nn.Module):
         return next(self.decoder.parameters()).device
 
     def train(self, mode: bool = True) -> Self:
-        """Switch to training or eval; weights that learn are no longer those of their file."""
+        """Switch to training or eval; weights that learn leave their file and index maps behind."""
         if mode:
-            self.file_sha256 = None
+            self.file_sha256 = self.index_maps = None
         return super().train(mode)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
