@@ -1,0 +1,181 @@
+"""A table of codes that learns: its state, and how it follows the data of each step.
+
+Reference:
+    van den Oord et al., Neural Discrete Representation Learning, 2017,
+    https://arxiv.org/abs/1711.00937, appendix A.1 (moving averages);
+    Dhariwal et al., Jukebox, 2020, https://arxiv.org/abs/2005.00341, section 3 (restarts).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tokenizers_vq.errors import ConfigError, unknown_name
+from tokenizers_vq.functional.codebook import ema_step, kmeans, restart_dead, statistics
+from tokenizers_vq.functional.distributed import gather_rows, sum_over_ranks
+from tokenizers_vq.quantizers.base import Quantizer
+
+UPDATES = ("gradient", "ema")
+METRICS = ("euclidean", "cosine")
+SEEDINGS = ("none", "random", "plusplus")
+
+
+class LearnedCodes(Quantizer):
+    """A quantizer whose codes are the rows of a learned table.
+
+    The table learns by gradient, or in ``update`` by moving averages of the latents that chose
+    each code. In either case ``update`` can start it from k-means of its first batch, and restart
+    dead codes at random latents.
+
+    Args:
+        dim: latent width D; None for ``code_dim``.
+        codebook_size: number of codes K.
+        code_dim: width d of the codes; None for ``dim``.
+        codebook_update: ``"gradient"`` or ``"ema"``.
+        metric: ``"euclidean"``, or ``"cosine"`` for latents and codes of unit length.
+        decay: of the moving averages, per update.
+        restart_threshold: a code is dead below this share of the mean count; 0 never restarts.
+        kmeans_init: ``"none"``, or the seeding ``"random"`` or ``"plusplus"``.
+
+    Raises:
+        ConfigError: an option is none of its choices, both widths are missing, or a size is
+            below 1.
+    """
+
+    float32_buffers: tuple[str, ...] = ("cluster_size", "initialized", "nonfinite", "updates")
+    codebook: Tensor
+    cluster_size: Tensor
+    cluster_sum: Tensor
+    initialized: Tensor
+    nonfinite: Tensor
+    updates: Tensor
+
+    def __init__(
+        self,
+        dim: int | None,
+        codebook_size: int,
+        code_dim: int | None,
+        *,
+        codebook_update: str,
+        metric: str,
+        decay: float,
+        restart_threshold: float,
+        kmeans_init: str,
+    ) -> None:
+        width = code_dim or dim
+        if width is None:
+            raise ConfigError(f"{type(self).__name__}: expected dim or code_dim; got neither.")
+        super().__init__(dim, width, (codebook_size,))
+        self.codebook_update = self._choice("codebook_update", codebook_update, UPDATES)
+        self.metric = self._choice("metric", metric, METRICS)
+        self.kmeans_init = self._choice("kmeans_init", kmeans_init, SEEDINGS)
+        self.decay = decay
+        self.restart_threshold = restart_threshold
+        self._make_state(self._initial_codes(codebook_size, width))
+
+    def codes(self) -> Tensor:
+        """Return the codebook ``(K, d)`` float32 as the search sees it."""
+        codes = self.codebook.float()
+        return F.normalize(codes, dim=-1) if self.metric == "cosine" else codes
+
+    @property
+    def has_state(self) -> bool:
+        """Whether ``update`` does anything."""
+        restarts = self.restart_threshold > 0 or self.kmeans_init != "none"
+        return restarts or self.codebook_update == "ema"
+
+    @property
+    def learns_by_update(self) -> bool:
+        """Whether the codebook learns in ``update`` only."""
+        return self.codebook_update == "ema"
+
+    def code_update(self, u: Tensor, indices: Tensor, skipped: Tensor) -> bool:
+        """Follow one step's rows; k-means in the first step that has any."""
+        u = self._signal(u)
+        counts, sums = statistics(u, indices[:, 0], self.codebook_sizes[0])
+        counts, sums, skipped = sum_over_ranks(counts, sums, skipped)
+        self.nonfinite += skipped
+        if not bool(counts.sum() > 0):
+            return False
+        self.updates += 1
+        if self.kmeans_init != "none" and not bool(self.initialized):
+            self._start_from(u)
+            return True
+        self._follow(u, counts, sums)
+        return False
+
+    def _follow(self, u: Tensor, counts: Tensor, sums: Tensor) -> None:
+        if self.codebook_update == "ema":
+            average = (self.cluster_size, self.cluster_sum)
+            n, m, codes = ema_step(average, (counts, sums), self.decay)
+            if self.metric == "cosine":
+                codes = F.normalize(codes, dim=-1)
+            self.cluster_sum.copy_(m)
+            self.codebook.copy_(codes)
+        else:
+            n = self.decay * self.cluster_size + (1 - self.decay) * counts
+        self.cluster_size.copy_(n)
+        if bool((n < self.restart_threshold * n.mean()).any()):
+            self._restart(u)
+
+    def _restart(self, u: Tensor) -> None:
+        """Move dead codes to latents of this step, the same ones on every rank."""
+        pool = gather_rows(u, limit=self.codebook_sizes[0])
+        before = self.cluster_size.clone()
+        codes, n = restart_dead(
+            self.codebook.float(), before, pool, self.restart_threshold, self._generator()
+        )
+        moved = n != before
+        self.codebook[moved] = codes[moved].to(self.codebook.dtype)
+        self.cluster_size.copy_(n)
+        if self.codebook_update == "ema":
+            self.cluster_sum[moved] = codes[moved] * n[moved, None]
+
+    def _start_from(self, u: Tensor) -> None:
+        """Replace the codebook by centroids of this step's latents, with matching averages."""
+        pool = gather_rows(u, limit=8 * self.codebook_sizes[0])
+        codes, counts = kmeans(
+            u,
+            self.codebook_sizes[0],
+            candidates=pool,
+            seeding=self.kmeans_init,
+            cosine=self.metric == "cosine",
+            generator=self._generator(),
+            all_reduce=sum_over_ranks,
+        )
+        self.codebook.copy_(codes)
+        self.cluster_size.copy_(counts.clamp(min=1))
+        if self.codebook_update == "ema":
+            self.cluster_sum.copy_(codes * self.cluster_size[:, None])
+        self.initialized.fill_(1)
+
+    def _generator(self) -> torch.Generator:
+        """Return random numbers that are new at every step and the same on all ranks.
+
+        The global generators of the ranks differ, so the seed is the number of updates so far.
+        """
+        return torch.Generator().manual_seed(int(self.updates))
+
+    def _signal(self, u: Tensor) -> Tensor:
+        return F.normalize(u, dim=-1) if self.metric == "cosine" else u
+
+    def _choice(self, option: str, value: str, choices: tuple[str, ...]) -> str:
+        if value not in choices:
+            raise unknown_name(f"{type(self).__name__} {option}", value, choices)
+        return value
+
+    def _initial_codes(self, size: int, width: int) -> Tensor:
+        codes = torch.empty(size, width).uniform_(-1 / size, 1 / size)
+        return F.normalize(codes, dim=-1) if self.metric == "cosine" else codes
+
+    def _make_state(self, codes: Tensor) -> None:
+        if self.codebook_update == "ema":
+            self.float32_buffers = (*self.float32_buffers, "codebook", "cluster_sum")
+            self.register_buffer("codebook", codes)
+            self.register_buffer("cluster_sum", codes.clone())
+        else:
+            self.codebook = nn.Parameter(codes)
+        self.register_buffer("cluster_size", torch.ones(codes.shape[0]))
+        self.register_buffer("initialized", torch.zeros(()))
+        self.register_buffer("nonfinite", torch.zeros(()))
+        self.register_buffer("updates", torch.zeros(()))
