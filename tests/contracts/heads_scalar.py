@@ -7,4 +7,16 @@ CASES = {
         {"name": "dithered_fsq", "levels": [5] * D}, fixed_point=True, noisy=True, graph=True
     ),
     "fsq_dithered_projected": Case({"name": "dithered_fsq", "levels": [17, 3, 2]}, noisy=True),
+    "fsp": Case({"name": "fsp", "levels": [8, 5, 5]}, noisy=True),
+    "fsp_natural": Case(
+        {
+            "name": "fsp",
+            "levels": [5] * D,
+            "cdf": "normal",
+            "quantize_rate": 0.5,
+            "moment_weights": [0.1, 0.07, 0.06, 0.05],
+        },
+        noisy=True,
+        graph=True,
+    ),
 }

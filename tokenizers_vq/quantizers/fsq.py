@@ -22,6 +22,23 @@ BOUNDS = ("tanh", "symmetric", "clamp")
 SLACK = 1e-3  # lets the outermost levels be reached by finite latents, as in the authors' code
 
 
+def check_levels(levels: Sequence[int], where: str) -> tuple[int, ...]:
+    """Return the numbers of levels, one per channel.
+
+    Raises:
+        ConfigError: they are no list of whole numbers, or a level is below 2.
+    """
+    if not isinstance(levels, Sequence) or not all(isinstance(n, int) for n in levels):
+        raise ConfigError(
+            f"{where}: expected levels, a list of whole numbers; got {levels!r:.80}. "
+            "Give one per channel, as in [8, 5, 5]."
+        )
+    levels = tuple(levels)
+    if not levels or min(levels) < 2:
+        raise ConfigError(f"{where}: levels must be at least 2 each; got {levels}.")
+    return levels
+
+
 class FSQ(Quantizer):
     """Finite scalar quantization: round each of d bounded channels to a few levels.
 
@@ -59,22 +76,16 @@ class FSQ(Quantizer):
     def __init__(
         self, dim: int | None = None, *, levels: Sequence[int], bound: str = "tanh"
     ) -> None:
-        if not isinstance(levels, Sequence) or not all(isinstance(n, int) for n in levels):
-            raise ConfigError(
-                f"FSQ: expected levels, a list of whole numbers; got {levels!r:.80}. "
-                "Give one per channel, as in [8, 5, 5]."
-            )
-        levels = tuple(levels)
-        if not levels or min(levels) < 2:
-            raise ConfigError(f"FSQ: levels must be at least 2 each; got {levels}.")
+        where = type(self).__name__
+        levels = check_levels(levels, where)
         if bound not in BOUNDS:
-            raise unknown_name("FSQ bound", bound, BOUNDS)
+            raise unknown_name(f"{where} bound", bound, BOUNDS)
         if bound == "tanh" and 2 in levels:
             raise ConfigError(
-                f"FSQ: expected at least 3 levels with bound='tanh'; got {levels}. "
+                f"{where}: expected at least 3 levels with bound='tanh'; got {levels}. "
                 "Use bound='symmetric'."
             )
-        super().__init__(dim, len(levels), (check_radix(levels, "FSQ"),))
+        super().__init__(dim, len(levels), (check_radix(levels, where),))
         self.levels = levels
         self.bound = bound
         # Half the range, at most half a level beyond the outermost one: (L - 1) * 1e-3 / 2 would
