@@ -31,6 +31,7 @@ COLUMNS = {
     "decode_per_second": "decode / s",
     "train_seconds": "train s",
 }
+SCORES = ("psnr", "ssim", "nominal_bits", "n_bytes", "usage")
 PICTURE = ("psnr", "nominal_bits", "usage", "decode_per_second")
 LOWER = ("nominal_bits", "n_bytes", "train_seconds")
 
@@ -83,7 +84,7 @@ def run_matrix(
     for backbone in columns_of:
         for quantizer in rows_of:
             words = [f"backbone={backbone}", f"quantizer={quantizer}", *common]
-            cell = _Cell(folder / "cells" / f"{backbone}__{quantizer}", words, chosen)
+            cell = Cell(folder / "cells" / f"{backbone}__{quantizer}", words, chosen)
             rows.append({
                 "backbone": backbone, "quantizer": quantizer, "steps": steps,
                 **cell.run(train or train_with_hydra, measured),
@@ -151,18 +152,35 @@ def matrix_picture(rows: Sequence[dict[str, Any]]) -> str:
     return viz.heat_table(heads, list(names.values()), values, text, title, lower)
 
 
-class _Cell:
-    """One combination: a folder that says whether it is done."""
+class Cell:
+    """One training and its measurement: a folder that says whether it is done.
 
-    def __init__(self, folder: Path, overrides: list[str], protocol: Protocol) -> None:
+    Args:
+        folder: of the run, the result and ``cell.json``.
+        overrides: of ``train.py``.
+        protocol: how the tokenizer is measured.
+        scores: the metrics that are kept.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        overrides: list[str],
+        protocol: Protocol,
+        scores: Sequence[str] = SCORES,
+    ) -> None:
         self.folder = folder
         self.overrides = overrides
         self.protocol = protocol
+        self.scores = scores
         key = "\n".join([*overrides, protocol.id])
         self.key = hashlib.sha256(key.encode()).hexdigest()[:16]
 
     def run(self, train: Train, dataset: DataLike) -> dict[str, Any]:
-        """Return the numbers of the cell, from its folder if it was done with the same settings."""
+        """Return the numbers of the cell, from its folder if it was done with the same settings.
+
+        A failure is written down as the cell's status; the next call tries again.
+        """
         path = self.folder / "cell.json"
         if path.is_file():
             known = json.loads(path.read_text(encoding="utf-8"))
@@ -179,18 +197,18 @@ class _Cell:
         return row
 
     def _measure(self, train: Train, dataset: DataLike) -> dict[str, Any]:
-        start = time.perf_counter()
+        start, start_cpu = time.perf_counter(), time.process_time()
         tokenizer = train(self.overrides, self.folder / f"run_{self.key}")
-        seconds = time.perf_counter() - start
+        seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
         result = evaluate(tokenizer, dataset, self.protocol, self.folder, pictures=4)
         scores, speed = result["metrics"], result["throughput"]
-        names = ("psnr", "ssim", "nominal_bits", "n_bytes", "usage")
         return {
             "status": "ok",
-            **{name: scores[name]["value"] for name in names},
+            **{name: scores[name]["value"] for name in self.scores},
             "encode_per_second": speed["encode_images_per_second"],
             "decode_per_second": speed["decode_images_per_second"],
             "train_seconds": seconds,
+            "train_cpu_seconds": cpu,
             "commit": result["environment"]["commit"],
         }
 

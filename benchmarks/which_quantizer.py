@@ -1,0 +1,214 @@
+"""Which quantizer? One backbone, one data set, equal bits per token, several seeds.
+
+    python benchmarks/which_quantizer.py --train PHOTOS --heldout OTHER_PHOTOS
+
+Every head gets the same 12 bits per token (11.6 and 12.1 where levels do not multiply to 4,096),
+the same backbone, optimizer, number of steps and, per seed, the same order of pictures; its own
+options are the defaults of this library. Cells that are done are not done again, so the bench can
+be stopped at any time. Writes ``which_quantizer.json``, ``.md`` and ``.png`` to the results folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers_vq import results
+from tokenizers_vq.data.images import ImageFolder
+from tokenizers_vq.files import write_atomically
+from tokenizers_vq.matrix import Cell, train_with_hydra
+from tokenizers_vq.protocol import load_protocol
+
+# label -> overrides of train.py
+HEADS = {
+    "vq": ["quantizer=vq", "quantizer.codebook_size=4096"],
+    "vq_ema": ["quantizer=vq_ema", "quantizer.codebook_size=4096"],
+    "vq_cosine": ["quantizer=vq_cosine", "quantizer.codebook_size=4096"],
+    "vq_rotation": [
+        "quantizer=vq", "quantizer.codebook_size=4096", "+quantizer.estimator=rotation",
+    ],
+    "factorized": ["quantizer=factorized", "quantizer.codebook_size=4096"],
+    "simvq": ["quantizer=simvq", "quantizer.codebook_size=4096"],
+    "rvq": [
+        "quantizer=rvq", "quantizer.stages.repeat=2", "quantizer.stages.of.codebook_size=64",
+    ],
+    "fsq": ["quantizer=fsq", "quantizer.levels=[8,8,8,8]"],
+    "group_fsq": [
+        "quantizer=group_fsq", "quantizer.code_dim=4", "quantizer.groups.repeat=2",
+        "quantizer.groups.of.levels=[8,8]",
+    ],
+    "lfq": ["quantizer=lfq", "quantizer.bits=12"],
+    "bsq": ["quantizer=bsq", "quantizer.bits=12"],
+    "group_lfq": [
+        "quantizer=group_lfq", "quantizer.code_dim=12", "quantizer.groups.repeat=2",
+        "quantizer.groups.of.bits=6",
+    ],
+}  # fmt: skip
+COMMON = [
+    "backbone=tiny_cnn2d", "objective=image_l1", "data=folder", "data.train.split=all",
+    "data.train.size=64", "+data.train.cache=true", "data.batch_size=32", "data.num_workers=0",
+    "data.repeat=8", "data.val.split=all", "optim.lr=1e-3", "optim.warmup_steps=50",
+    "trainer.val_check_interval=1000000", "~callbacks.recon", "logger=none",
+]  # fmt: skip
+SCORES = ("psnr", "ssim", "usage", "perplexity", "entropy_bits", "n_bytes", "nominal_bits")
+STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # two-sided 95 % t for that many seeds
+PROTOCOL = {
+    "name": "which_quantizer",
+    "size": 256,
+    "metrics": [{"name": "similarity", "names": ["psnr", "ssim"]}, {"name": "codebook"}],
+    "resamples": 200,
+    "batch_size": 4,
+    "limit": None,
+    "seed": 0,
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the bench from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--train", required=True, type=Path, help="folder of photos to train on")
+    parser.add_argument("--heldout", required=True, type=Path, help="folder of other photos")
+    parser.add_argument("--heads", nargs="*", default=list(HEADS), choices=list(HEADS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("-o", "--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--work", type=Path, default=Path("outputs/which_quantizer"))
+    options = parser.parse_args(words)
+    try:
+        write(options, run(options))
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Train and measure every head with every seed; return one row per cell."""
+    protocol = load_protocol(PROTOCOL)
+    heldout = ImageFolder(options.heldout)
+    total = options.seeds * len(options.heads)
+    rows = []
+    for seed in range(options.seeds):  # seeds outside: a stopped bench has all heads
+        for head in options.heads:
+            words = [
+                *HEADS[head], *COMMON, f"data.root={options.train}", f"seed={seed}",
+                f"data.val.root={options.heldout}", f"trainer.max_steps={options.steps}",
+            ]  # fmt: skip
+            cell = Cell(options.work / f"{head}_{seed}", words, protocol, SCORES)
+            print(f"[{len(rows) + 1}/{total}] {head}, seed {seed}", flush=True)
+            rows.append({"head": head, "seed": seed, **cell.run(train_with_hydra, heldout)})
+    return rows
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row per head: means over seeds, 95 % t intervals, best PSNR first.
+
+    ``versus`` is the mean difference in PSNR to the best head, seed by seed, with its interval:
+    what all heads of a seed have in common (order of pictures, first weights) cancels.
+    """
+    done = [row for row in rows if row["status"] == "ok"]
+    heads = dict.fromkeys(row["head"] for row in done)
+    scores = {head: {r["seed"]: r for r in done if r["head"] == head} for head in heads}
+    table = []
+    for head, cells in scores.items():
+        values = {
+            name: interval([cell[name] for cell in cells.values()])
+            for name in (*SCORES, "train_cpu_seconds")
+        }
+        table.append({"head": head, "seeds": len(cells), **values})
+    table.sort(key=lambda row: -row["psnr"][0])
+    best = scores[table[0]["head"]]
+    for row in table:
+        cells = scores[row["head"]]
+        shared = [seed for seed in cells if seed in best]
+        row["versus"] = interval([cells[seed]["psnr"] - best[seed]["psnr"] for seed in shared])
+    return table
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and the half width of its 95 % t interval (nan for fewer than 2 values)."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return mean, math.nan
+    return mean, STUDENT[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def write(options: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> None:
+    """Write the numbers, the table and the plot."""
+    table = summary(rows)
+    pictures = len(ImageFolder(options.heldout))
+    note = (
+        f"{options.seeds} seeds, {options.steps:,} steps of 32 crops of 64 x 64, tiny_cnn2d (f8), "
+        f"trained on {len(ImageFolder(options.train))} photos, measured on {pictures} others at "
+        f"256 x 256; +- is the half width of the 95 % t interval over seeds; commit "
+        f"{results.environment('cpu')['commit']}. CPU seconds are of a shared machine: compare "
+        "them roughly."
+    )
+    data = {"note": note, "overrides": COMMON, "heads": HEADS, "summary": table, "cells": rows}
+    results.write_json(options.out / "which_quantizer.json", data)
+    write_atomically(options.out / "which_quantizer.md", f"{markdown(table)}\n\n{note}\n")
+    plot(rows, table, options.out / "which_quantizer.png")
+    print(markdown(table))
+
+
+def markdown(table: Sequence[dict[str, Any]]) -> str:
+    """Return the summary as a table."""
+    lines = [
+        "| head | PSNR dB | to the best, dB | bits | entropy bits | usage | perplexity | bytes "
+        "| CPU s |",
+        "|---|" + "---:|" * 8,
+    ]
+    for row in table:
+        cells = [
+            f"{row['psnr'][0]:.2f} ± {row['psnr'][1]:.2f}",
+            f"{row['versus'][0]:+.2f} ± {row['versus'][1]:.2f}",
+            f"{row['nominal_bits'][0] / 1024:.2f}",
+            f"{row['entropy_bits'][0]:.2f}",
+            f"{100 * row['usage'][0]:.0f} %",
+            f"{row['perplexity'][0]:,.0f}",
+            f"{row['n_bytes'][0]:,.0f}",
+            f"{row['train_cpu_seconds'][0]:,.0f}",
+        ]
+        lines.append(f"| {row['head']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def plot(rows: Sequence[dict[str, Any]], table: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw every seed as a dot, every interval as a bar, beside the use of the codebook."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(
+        1, 2, figsize=(9, 0.34 * len(table) + 1.3), sharey=True, width_ratios=(2, 1)
+    )
+    heads = [row["head"] for row in table][::-1]
+    for y, row in enumerate(reversed(table)):
+        mean, half = row["psnr"]
+        left.plot([mean - half, mean + half], [y, y], color="#9db4c8", linewidth=6, zorder=1)
+        dots = [r["psnr"] for r in rows if r["head"] == row["head"] and r["status"] == "ok"]
+        left.scatter(dots, [y] * len(dots), color="#1f4e79", s=18, zorder=2)
+        right.barh(y, row["entropy_bits"][0], color="#9db4c8", height=0.6)
+    low = min(r["psnr"] for r in rows if r["status"] == "ok")
+    high = max(r["psnr"] for r in rows if r["status"] == "ok")
+    left.set_xlim(low - 0.5, high + 0.5)
+    left.set_yticks(range(len(heads)), heads)
+    left.set_xlabel("PSNR on photos never trained on, dB (dots: seeds, bars: 95 % interval)")
+    right.set_xlabel("entropy of the tokens, bits of 12")
+    right.axvline(12, color="#666666", linewidth=0.8, linestyle=":")
+    for axis in (left, right):
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="x", alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
