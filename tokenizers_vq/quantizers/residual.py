@@ -4,8 +4,10 @@ Reference:
     Zeghidour et al., SoundStream, 2021, https://arxiv.org/abs/2107.03312, algorithm 1 and
     section III.C (quantizer dropout);
     Lee et al., Autoregressive Image Generation using Residual Quantization, 2022,
-    https://arxiv.org/abs/2203.01941, eq. 3-8 (one estimator around the sum).
-    Differs from the former: the gradient; see ``Residual``.
+    https://arxiv.org/abs/2203.01941, eq. 3-8 (one estimator around the sum, shared codebooks);
+    Babenko and Lempitsky, Additive Quantization for Extreme Vector Compression, 2014,
+    https://doi.org/10.1109/CVPR.2014.124, section 3.2 (beam search).
+    Differs from the first: the gradient; see ``Residual``.
 """
 
 from collections.abc import Sequence
@@ -14,9 +16,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from tokenizers_vq.errors import ConfigError, ShapeError
+from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.quantizers.base import Quantizer
-from tokenizers_vq.quantizers.flat import Flat, Tokens, mean_terms
+from tokenizers_vq.quantizers.flat import Flat, Tokens, linear, mean_terms
+from tokenizers_vq.quantizers.stages import beam_search, draw_depth, fill_prefix
 
 
 class Residual(Quantizer):
@@ -24,27 +27,35 @@ class Residual(Quantizer):
 
     The search runs on detached sums, the losses of each stage see the latent minus those, and one
     straight-through estimator goes around the finished sum. So the gradient to the encoder is the
-    identity at every depth, and the commitment of every stage reaches it. A stage's own linear
-    maps learn through its own estimator.
+    identity at every depth (times the slope of the soft clamp, if there is one), and the
+    commitment of every stage reaches it. A stage's own linear maps learn through its own
+    estimator.
 
     Args:
         dim: latent width D; None for ``code_dim``.
         stages: the quantizers, at least one, all of width ``code_dim``.
         code_dim: width the stages work in; None for ``dim``, or for the first stage's width.
         stage_scale: stage i works on its input divided by ``stage_scale**i``. For heads with a
-            fixed grid (fsq, lfq) which would otherwise repeat the first stage: 1/2 for signs.
+            fixed grid (fsq, lfq) which would otherwise repeat the first stage: 1/2 for signs, 1/L
+            for L levels; one number, or one per channel.
         stage_dropout: probability that an item of a training batch stops after a random number of
             stages, 1 to all. The dropped ones have index -1, no loss and no update.
+        repeat: how often the list of stages is gone through, each time with the same codebooks.
+        beam: number of partial sums that go on from stage to stage in the search; 1 takes the best
+            code of each stage. More never gives a larger error, and costs that many times more.
+        soft_clamp: bounds c of the channels, ``c * tanh(z / c)``, before the first stage, for
+            grids from -1 to 1; one number or one per channel. None for no bounds.
 
     Shapes:
-        z (B, *grid, D) -> z_q (B, *grid, D), indices (B, *grid, sum of the stages' K).
+        z (B, *grid, D) -> z_q (B, *grid, D), indices (B, *grid, repeat * sum of the stages' K).
         ``decode`` takes any number of leading columns.
 
     Terms:
         Each term's mean over the stages, and term/i for stage i.
 
     Raises:
-        ConfigError: there is no stage, or their widths differ.
+        ConfigError: there is no stage, their widths differ, an option is out of range, or a stage
+            has a search of its own and the beam cannot give it a choice.
 
     Example:
         >>> from tokenizers_vq.quantizers.vq import VectorQuantizer
@@ -54,6 +65,8 @@ class Residual(Quantizer):
     """
 
     nested = True
+    _channel_scale: Tensor  # where stage_scale has one number per channel
+    _channel_bound: Tensor  # where soft_clamp has
 
     def __init__(
         self,
@@ -61,24 +74,41 @@ class Residual(Quantizer):
         *,
         stages: Sequence[Quantizer],
         code_dim: int | None = None,
-        stage_scale: float = 1.0,
+        stage_scale: float | Sequence[float] = 1.0,
         stage_dropout: float = 0.0,
+        repeat: int = 1,
+        beam: int = 1,
+        soft_clamp: float | Sequence[float] | None = None,
     ) -> None:
+        name = type(self).__name__
         if not stages:
-            raise ConfigError("Residual: expected at least one stage; got none.")
+            raise ConfigError(f"{name}: expected at least one stage; got none.")
         width = code_dim or dim or stages[0].dim
         widths = [stage.dim for stage in stages]
         if set(widths) != {width}:
             raise ConfigError(
-                f"Residual: expected stages of width {width}; got {widths}. "
+                f"{name}: expected stages of width {width}; got {widths}. "
                 "Give each stage that dim, or set code_dim."
             )
-        sizes = tuple(size for stage in stages for size in stage.codebook_sizes)
+        for option, value in (("repeat", repeat), ("beam", beam)):
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(
+                    f"{name}: expected a {option} of at least 1; got {value!r}. "
+                    "Give a positive whole number."
+                )
+        sizes = tuple(size for stage in stages for size in stage.codebook_sizes) * repeat
         super().__init__(dim, width, sizes)
         self.stages = nn.ModuleList(stages)
         self.stage_scale = stage_scale
         self.stage_dropout = stage_dropout
-        self._columns = [stage.num_codebooks for stage in stages]
+        self.repeat = repeat
+        self.beam = beam
+        self.soft_clamp = soft_clamp
+        self._columns = [stage.num_codebooks for stage in stages] * repeat
+        self._per_channel("_channel_scale", "stage_scale", stage_scale)
+        self._per_channel("_channel_bound", "soft_clamp", soft_clamp)
+        if beam > 1:
+            self._check_beam(stages)
 
     @staticmethod
     def inner_dim(dim: int, count: int) -> int:
@@ -87,14 +117,16 @@ class Residual(Quantizer):
 
     def quantize(self, u: Tensor, source: Tensor, tokens: Tokens) -> Flat:
         """Quantize stage by stage; one straight-through estimator around the sum."""
+        u, source = self._bounded(u), self._bounded(source)
         depth = self._depth(tokens)
+        chosen = self._chosen(u, depth)
         out = torch.zeros_like(u)
         flats = []
         for i, (stage, scale) in enumerate(self._parts()):
-            rest = (u - out.detach()) / scale
+            rest = self._rest(i, u, out.detach()) / scale
             active = depth > i
             inside = replace(tokens, valid=tokens.valid & active)
-            flat = stage.quantize_rows(rest, rest.detach(), inside)
+            flat = _quantize_stage(stage, rest, inside, chosen[i])
             out = out + torch.where(active[:, None], flat.out * scale, 0.0)
             flats.append(replace(flat, indices=torch.where(active[:, None], flat.indices, -1)))
         terms = mean_terms([flat.terms for flat in flats])
@@ -107,12 +139,9 @@ class Residual(Quantizer):
 
     def code_indices(self, u: Tensor) -> Tensor:
         """Return the indices ``(N, K)`` of all stages."""
-        out = torch.zeros_like(u)
-        columns = []
-        for stage, scale in self._parts():
-            columns.append(stage.encode_rows((u - out) / scale))
-            out = out + stage.decode_rows(columns[-1]) * scale
-        return torch.cat(columns, dim=1)
+        u = self._bounded(u)
+        depth = torch.full_like(u[:, 0], len(self._columns), dtype=torch.int64)
+        return self._greedy(u, depth) if self.beam == 1 else self._search(u, depth)
 
     def code_vectors(self, indices: Tensor) -> Tensor:
         """Return the sums ``(N, d)`` of the codes of ``indices (N, K)``; -1 adds nothing."""
@@ -127,21 +156,26 @@ class Residual(Quantizer):
 
         The optimizer has stepped since the forward: codes and linear maps that learn by gradient
         have moved, so the residuals differ from those of the forward by one small step. A stage
-        passes on what its codes before its own update leave over, unless they were replaced.
+        passes on what its codes before this update leave over, unless they were replaced.
         """
-        rest, replaced = u, False
+        u = self._bounded(u)
+        out, replaced = torch.zeros_like(u), False
         columns = torch.split(indices, self._columns, dim=1)
-        for (stage, scale), given in zip(self._parts(), columns, strict=True):
-            row, column = rest / scale, given
+        parts = list(zip(self._parts(), columns, strict=True))
+        # A codebook used twice moves between its stages, and the forward did not see that.
+        before = [stage.decode_rows(column) for (stage, _), column in parts * (self.repeat > 1)]
+        for i, ((stage, scale), given) in enumerate(parts):
+            row, column = self._rest(i, u, out) / scale, given
             used = (column >= 0).any(-1)
             if replaced:  # an earlier stage started anew: these residuals never had a code
                 column = torch.where(used[:, None], stage.encode_rows(row), -1)
-            codes = stage.decode_rows(column)
-            if stage.update_rows(row[used], column[used], skipped):
+            codes = before[i] if before and not replaced else stage.decode_rows(column)
+            lost = skipped if i < len(self.stages) else torch.zeros_like(skipped)  # counted once
+            if stage.update_rows(row[used], column[used], lost):
                 replaced = True
                 column = torch.where(used[:, None], stage.encode_rows(row), -1)
                 codes = stage.decode_rows(column)
-            rest = rest - codes * scale
+            out = out + codes * scale
         return replaced
 
     def complete(self, indices: Tensor) -> Tensor:
@@ -150,15 +184,7 @@ class Residual(Quantizer):
         Raises:
             ShapeError: there is no column.
         """
-        if indices.ndim < 1 or indices.shape[-1] < 1:
-            raise ShapeError(
-                f"decode: expected indices of shape (B, *grid, 1 to {self.num_codebooks}); "
-                f"got {tuple(indices.shape)}."
-            )
-        missing = self.num_codebooks - indices.shape[-1]
-        if missing <= 0:
-            return indices
-        return torch.cat([indices, indices.new_full((*indices.shape[:-1], missing), -1)], dim=-1)
+        return fill_prefix(indices, self.num_codebooks)
 
     @property
     def digits(self) -> tuple[tuple[int, ...], ...]:
@@ -175,16 +201,96 @@ class Residual(Quantizer):
         """Whether any stage learns in ``update`` only."""
         return any(stage.learns_by_update for stage, _ in self._parts())
 
-    def _parts(self) -> list[tuple[Quantizer, float]]:
-        stages = [stage for stage in self.stages if isinstance(stage, Quantizer)]
-        return [(stage, self.stage_scale**i) for i, stage in enumerate(stages)]
+    # ---------------------------------------------------------------------------------------------
+
+    def _parts(self) -> list[tuple[Quantizer, float | Tensor]]:
+        stages = [stage for stage in self.stages if isinstance(stage, Quantizer)] * self.repeat
+        scale: float | Tensor = self._channel_scale
+        if isinstance(self.stage_scale, float | int):
+            scale = self.stage_scale
+        return [(stage, scale**i) for i, stage in enumerate(stages)]
+
+    def _rest(self, stage: int, u: Tensor, out: Tensor) -> Tensor:
+        """Return what a stage quantizes ``(N, d)``, given the sum ``out`` of those before it."""
+        return u - out
 
     def _depth(self, tokens: Tokens) -> Tensor:
         """Return ``(N,)``: after how many stages each row stops."""
-        count, device = len(self.stages), tokens.item.device
-        full = torch.full_like(tokens.item, count)
-        if not self.training or self.stage_dropout == 0:
-            return full
-        cut = torch.randint(1, count + 1, (tokens.batch,), device=device)
-        whole = torch.rand(tokens.batch, device=device) >= self.stage_dropout
-        return torch.where(whole, count, cut)[tokens.item]
+        dropout = self.stage_dropout if self.training else 0.0
+        return draw_depth(tokens, 1, len(self._columns), dropout)
+
+    def _bounded(self, u: Tensor) -> Tensor:
+        if self.soft_clamp is None:
+            return u
+        bound: float | Tensor = self._channel_bound
+        if isinstance(self.soft_clamp, float | int):
+            bound = self.soft_clamp
+        return torch.tanh(u / bound) * bound
+
+    def _greedy(self, u: Tensor, depth: Tensor) -> Tensor:
+        """Return the indices ``(N, K)`` of each stage's own choice; -1 from ``depth`` on."""
+        out = torch.zeros_like(u)
+        columns = []
+        for i, (stage, scale) in enumerate(self._parts()):
+            column = stage.encode_rows(self._rest(i, u, out) / scale)
+            columns.append(torch.where((depth > i)[:, None], column, -1))
+            out = out + stage.decode_rows(column) * scale
+        return torch.cat(columns, dim=1)
+
+    def _search(self, u: Tensor, depth: Tensor) -> Tensor:
+        """Return the indices ``(N, K)`` of the beam, or of the greedy choice where it is nearer."""
+        parts = self._parts()
+
+        def propose(i: int, u: Tensor, out: Tensor, count: int) -> tuple[Tensor, Tensor]:
+            stage, scale = parts[i]
+            rest = self._rest(i, u, out) / scale
+            columns = stage.candidates(linear(stage.project_in, rest), count)
+            codes = stage.decode_rows(columns.flatten(0, 1)) * scale
+            return columns, codes.reshape(*columns.shape[:2], codes.shape[1])
+
+        greedy = self._greedy(u, depth)
+        wide = beam_search(propose, u, depth, len(parts), self.beam)
+        errors = [(u - self.code_vectors(index)).square().sum(-1) for index in (greedy, wide)]
+        return torch.where((errors[1] < errors[0])[:, None], wide, greedy)
+
+    @torch.no_grad()
+    def _chosen(self, u: Tensor, depth: Tensor) -> list[Tensor | None]:
+        """Return the indices that a beam chose, stage by stage; None where a stage chooses."""
+        if self.beam == 1:
+            return [None] * len(self._columns)
+        return list(torch.split(self._search(u, depth), self._columns, dim=1))
+
+    def _per_channel(self, buffer: str, option: str, value: float | Sequence[float] | None) -> None:
+        """Keep an option with one number per channel as a tensor that moves with the module."""
+        many = isinstance(value, Sequence) and not isinstance(value, str)
+        values = list(value) if many else [value]  # type: ignore[arg-type] # the same question
+        whole = all(isinstance(x, (int, float)) and x > 0 for x in values)
+        if value is not None and not (whole and len(values) in (1, self.code_dim)):
+            raise ConfigError(
+                f"{type(self).__name__}: expected a {option} above 0, one number or "
+                f"{self.code_dim}; got {value!r:.80}."
+            )
+        self.register_buffer(buffer, torch.tensor(values) if many else None, persistent=False)
+        if many:
+            self.float32_buffers = (*self.float32_buffers, buffer)
+
+    def _check_beam(self, stages: Sequence[Quantizer]) -> None:
+        for i, stage in enumerate(stages):
+            plain = (Quantizer.quantize, Quantizer.quantize_rows)
+            if (type(stage).quantize, type(stage).quantize_rows) != plain:
+                raise ConfigError(
+                    f"{type(self).__name__}: expected stages that take a beam's choice; got "
+                    f"{type(stage).__name__} at stage {i}. Use beam=1."
+                )
+
+
+def _quantize_stage(stage: Quantizer, rest: Tensor, tokens: Tokens, chosen: Tensor | None) -> Flat:
+    """Quantize ``rest (N, D)`` by one stage, at the indices ``chosen`` where there are any."""
+    if chosen is None:
+        return stage.quantize_rows(rest, rest.detach(), tokens)
+    index = chosen.clamp(min=0)  # rows that stopped earlier count in no loss
+    u, source = linear(stage.project_in, rest), linear(stage.project_in, rest.detach())
+    codes = stage.code_vectors(index)
+    loss, terms = stage.code_losses(u, index, codes, tokens.valid)
+    out = linear(stage.project_out, stage.surrogate(source, codes))
+    return Flat(out, index, loss, terms)
