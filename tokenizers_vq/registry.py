@@ -21,6 +21,7 @@ QUANTIZERS = {
     "fsq": "tokenizers_vq.quantizers.fsq:FSQ",
     "grouped": "tokenizers_vq.quantizers.grouped:Grouped",
     "ibq": "tokenizers_vq.quantizers.ibq:IBQ",
+    "latent": "tokenizers_vq.quantizers.latent:LatentQuantizer",
     "lfq": "tokenizers_vq.quantizers.lfq:LFQ",
     "perturbed": "tokenizers_vq.quantizers.perturbed:Perturbed",
     "residual": "tokenizers_vq.quantizers.residual:Residual",

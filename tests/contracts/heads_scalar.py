@@ -19,4 +19,6 @@ CASES = {
         noisy=True,
         graph=True,
     ),
+    "latent": Case({"name": "latent", "levels": [5, 4, 3]}, graph=True),
+    "latent_natural": Case({"name": "latent", "levels": [5] * D}, fixed_point=True, identity=True),
 }
