@@ -6,7 +6,7 @@ turns latents ``(B, *grid, D)`` of any rank and dtype into such rows and back.
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Self
 
 import torch
@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 from tokenizers_vq.errors import ConfigError, ShapeError, check_indices
 from tokenizers_vq.functional.straight_through import straight_through
-from tokenizers_vq.quantizers.flat import Flat, Tokens, float32_island, is_finite, linear
+from tokenizers_vq.quantizers.flat import (
+    Flat,
+    Tokens,
+    float32_island,
+    is_finite,
+    linear,
+    zero_unless,
+)
 from tokenizers_vq.types import Quantized
 
 PATIENCE = 100  # training forwards without update() before a head that learns there says so
@@ -296,7 +303,7 @@ class Quantizer(nn.Module):
     def decode_rows(self, indices: Tensor) -> Tensor:
         """Return the rows ``(N, D)`` of ``indices (N, K)``; zeros where all K are -1."""
         out = linear(self.project_out, self._vectors(indices))
-        return torch.where((indices >= 0).any(-1, keepdim=True), out, 0.0)
+        return zero_unless((indices >= 0).any(-1), out)
 
     def update_rows(self, rows: Tensor, indices: Tensor, skipped: Tensor) -> bool:
         """Change the state from ``rows (N, D)``; return whether the codebook was replaced.
@@ -313,7 +320,7 @@ class Quantizer(nn.Module):
         if self.nested:
             return self.code_vectors(indices)
         codes = self.code_vectors(indices.clamp(min=0))
-        return torch.where((indices >= 0).all(-1, keepdim=True), codes, 0.0)
+        return zero_unless((indices >= 0).all(-1), codes)
 
     def _check_sizes(self, given: dict[str, tuple[int, ...]]) -> None:
         for what, values in given.items():
@@ -354,7 +361,7 @@ class Quantizer(nn.Module):
         if keep is not None and gather:
             rows, item = rows[keep], item[keep]
         valid = is_finite(rows)
-        rows = torch.where(valid[:, None], rows, 0.0)
+        rows = zero_unless(valid, rows)
         if keep is not None and not gather:
             valid = valid & keep
 
@@ -396,3 +403,17 @@ class Quantizer(nn.Module):
             if after.dtype != before.dtype:
                 setattr(self, name, before.to(after.device))
         return self
+
+
+def refuse_on_grid(parts: Iterable[Quantizer], where: str) -> None:
+    """Raise unless every part quantizes each position by itself.
+
+    Raises:
+        ConfigError: a part is a head whose tokens depend on their place.
+    """
+    for part in parts:
+        if part.on_grid:
+            raise ConfigError(
+                f"{where}: expected parts that quantize each position by itself; got "
+                f"{type(part).__name__}. Make that the outermost head."
+            )

@@ -74,6 +74,17 @@ def is_finite(rows: Tensor) -> Tensor:
     return torch.isfinite(rows.detach().square().sum(-1))
 
 
+def zero_unless(keep: Tensor, rows: Tensor) -> Tensor:
+    """Return ``rows (N, d)`` with zeros where ``keep (N,)`` is false; itself where none is.
+
+    Looking is far cheaper than selecting on a CPU; on an accelerator it would wait for it.
+    """
+    looks = rows.device.type == "cpu" and not torch.compiler.is_compiling()
+    if looks and bool(keep.all()):
+        return rows
+    return torch.where(keep[:, None], rows, 0.0)
+
+
 def linear(layer: nn.Linear | None, x: Tensor) -> Tensor:
     """Apply a layer in float32, whatever dtype its weights have."""
     if layer is None:
