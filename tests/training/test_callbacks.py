@@ -49,6 +49,21 @@ def test_a_schedule_multiplies_the_weights_of_all_parts():
         assert after == pytest.approx([factor * value for value in before])
 
 
+def test_a_schedule_depends_on_the_step_alone():
+    perturbed = {"name": "perturbed", "rate": 0.8, "inner": {"name": "vq", "codebook_size": 8}}
+    schedules = {"rate": {"points": [[4, 1.0], [12, 0.0]]}}  # whole until 4, then down to none
+    straight, resumed = module_with(perturbed), module_with(perturbed)
+    callbacks = [QuantizerSchedule(schedules) for _ in range(2)]
+    callbacks[0].on_fit_start(None, straight)
+    for step in range(8):
+        callbacks[0].on_train_batch_start(SimpleNamespace(global_step=step), straight, None, 0)
+    callbacks[1].on_fit_start(None, resumed)
+    callbacks[1].on_train_batch_start(SimpleNamespace(global_step=7), resumed, None, 0)
+    rates = [module.tokenizer.quantizer.rate for module in (straight, resumed)]
+    assert rates == pytest.approx([0.8 * 5 / 8] * 2)
+    assert rates[0] == rates[1]
+
+
 def test_a_schedule_of_nothing_is_refused():
     module = module_with({"name": "fsq", "levels": [5, 5, 5]})
     with pytest.raises(ConfigError) as error:

@@ -70,9 +70,11 @@ def leaves(head: Quantizer) -> list[Quantizer]:
     for child in head.children():
         inside = child if isinstance(child, nn.ModuleList) else [child]
         parts += [part for part in inside if isinstance(part, Quantizer)]
-    if sum(part.num_codebooks for part in parts) != head.num_codebooks:
+    columns = sum(part.num_codebooks for part in parts)
+    if columns == 0 or head.num_codebooks % columns:
         return [head]
-    return [leaf for part in parts for leaf in leaves(part)]
+    times = head.num_codebooks // columns  # a stack may go through its stages several times
+    return [leaf for part in parts for leaf in leaves(part)] * times
 
 
 def neighbours_of_codes(
