@@ -24,6 +24,7 @@ QUANTIZERS = {
     "latent": "tokenizers_vq.quantizers.latent:LatentQuantizer",
     "lfq": "tokenizers_vq.quantizers.lfq:LFQ",
     "perturbed": "tokenizers_vq.quantizers.perturbed:Perturbed",
+    "projected": "tokenizers_vq.quantizers.projected:Projected",
     "residual": "tokenizers_vq.quantizers.residual:Residual",
     "simvq": "tokenizers_vq.quantizers.simvq:SimVQ",
     "vq": "tokenizers_vq.quantizers.vq:VectorQuantizer",

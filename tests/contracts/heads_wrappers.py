@@ -21,4 +21,11 @@ CASES = {
         identity=True,
         noisy=True,
     ),
+    "projected": Case(
+        {"name": "projected", "code_dim": 3, "inner": {**EMA, "metric": "cosine"}}, graph=True
+    ),
+    "projected_bits": Case({"name": "projected", "inner": {"name": "lfq", "bits": D}}),
+    "projected_hidden": Case(
+        {"name": "projected", "norm": "none", "hidden": 8, "code_dim": 4, "inner": VQ}
+    ),
 }

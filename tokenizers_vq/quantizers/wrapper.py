@@ -24,11 +24,11 @@ class Wrapper(Quantizer):
 
     def __init__(self, dim: int | None, inner: Quantizer | Sequence[Quantizer]) -> None:
         name = type(self).__name__
-        parts = [inner] if isinstance(inner, Quantizer) else inner
-        one = parts[0] if isinstance(parts, Sequence) and len(parts) == 1 else None
+        one = inner[0] if isinstance(inner, list | tuple) and len(inner) == 1 else inner
         if not isinstance(one, Quantizer):
+            got = f"{len(one)} of them" if isinstance(one, list | tuple) else f"{one!r:.80}"
             raise ConfigError(
-                f"{name}: expected one inner quantizer; got {inner!r:.80}. "
+                f"{name}: expected one inner quantizer; got {got}. "
                 "Give inner a mapping with a name."
             )
         if one.on_grid:
