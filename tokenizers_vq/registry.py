@@ -23,10 +23,14 @@ QUANTIZERS = {
     "ibq": "tokenizers_vq.quantizers.ibq:IBQ",
     "latent": "tokenizers_vq.quantizers.latent:LatentQuantizer",
     "lfq": "tokenizers_vq.quantizers.lfq:LFQ",
+    "mcquic": "tokenizers_vq.quantizers.mcquic:McQuic",
+    "multi_scale": "tokenizers_vq.quantizers.multi_scale:MultiScale",
+    "per_position": "tokenizers_vq.quantizers.per_position:PerPosition",
     "perturbed": "tokenizers_vq.quantizers.perturbed:Perturbed",
     "projected": "tokenizers_vq.quantizers.projected:Projected",
     "residual": "tokenizers_vq.quantizers.residual:Residual",
     "simvq": "tokenizers_vq.quantizers.simvq:SimVQ",
+    "token_bridge": "tokenizers_vq.quantizers.token_bridge:TokenBridge",
     "vq": "tokenizers_vq.quantizers.vq:VectorQuantizer",
 }
 ENCODERS = {"cnn2d": "tokenizers_vq.backbones.cnn2d:CNN2dEncoder"}

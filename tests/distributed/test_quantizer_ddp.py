@@ -24,6 +24,7 @@ HEADS = {
     },
     "lfq": LFQ,
     "lfq_bound": {**LFQ, "bits": 26},
+    "ibq": {"name": "ibq", "codebook_size": 16, "inverse_temperature": 1.0, "entropy_weight": 1.0},
     "ecsq": {"name": "ecsq", "channels": 3, "rate_weight": 1.0},
 }
 SPLITS = {"even": (10, 10), "uneven": (13, 7), "empty": (20, 0)}
@@ -124,7 +125,7 @@ def test_codebooks_are_those_of_one_process_with_the_joined_batch(ranks, name, s
         torch.testing.assert_close(ranks[0][split, name][key], value, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["gradient_restart", "lfq", "lfq_bound", "ecsq"])
+@pytest.mark.parametrize("name", ["gradient_restart", "lfq", "lfq_bound", "ibq", "ecsq"])
 def test_loss_and_gradient_are_those_of_one_process_with_the_joined_batch(ranks, name):
     head = build(name)
     expected = gradients(head, head, batches()[0])
