@@ -21,4 +21,10 @@ CASES = {
     ),
     "latent": Case({"name": "latent", "levels": [5, 4, 3]}, graph=True),
     "latent_natural": Case({"name": "latent", "levels": [5] * D}, fixed_point=True, identity=True),
+    "token_bridge": Case({"name": "token_bridge", "channels": 4, "bits": 3}, graph=True),
+    "token_bridge_natural": Case(
+        {"name": "token_bridge", "channels": D, "bits": 6, "order": [2, 0, 1, 5, 4, 3]},
+        fixed_point=True,
+        identity=True,
+    ),
 }
