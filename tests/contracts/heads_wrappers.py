@@ -28,4 +28,12 @@ CASES = {
     "projected_hidden": Case(
         {"name": "projected", "norm": "none", "hidden": 8, "code_dim": 4, "inner": VQ}
     ),
+    "disentangled": Case(
+        {
+            "name": "grouped",
+            "groups": {"repeat": 3, "of": {**EMA, "code_dim": 3, "metric": "cosine"}},
+            "code_dim": 12,
+            "disentangle_weight": 0.1,
+        }
+    ),
 }

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from golden import close
+from golden import close, with_codes
 
 from tokenizers_vq import registry
 from tokenizers_vq.errors import ConfigError
@@ -92,3 +92,43 @@ def test_no_groups():
     with pytest.raises(ConfigError) as error:
         Grouped(8, groups=[])
     assert str(error.value) == "Grouped: expected at least one group; got none."
+
+
+def tables(*codes):
+    """Groups of two channels that search fixed codes."""
+    return [with_codes(VectorQuantizer(2, codebook_size=2), table) for table in codes]
+
+
+def test_golden_disentanglement():
+    groups = tables([(1, 0), (0, 1)], [(1, 1), (0, 2)])
+    z = torch.tensor([[1.0, 0.0, 1.0, 1.0], [0.0, 1.0, 0.0, 2.0]])
+    plain, out = Grouped(groups=groups)(z), Grouped(groups=groups, disentangle_weight=0.1)(z)
+    close(out.terms["disentangle"], 0.75)
+    close(out.loss - plain.loss, 0.075)
+    assert "disentangle" not in plain.terms
+
+
+def test_disentanglement_of_three_groups_is_the_mean_over_pairs():
+    groups = tables([(1, 0), (9, 9)], [(1, 1), (9, 9)], [(0, 2), (9, 9)])
+    z = torch.tensor([[1.0, 0.0, 1.0, 1.0, 0.0, 2.0]])
+    out = Grouped(groups=groups, disentangle_weight=1.0)(z)
+    close(out.terms["disentangle"], (0.5 + 0.0 + 0.5) / 3)
+
+
+def test_disentanglement_turns_latents_and_leaves_codes():
+    groups = tables([(1, 0), (9, 9)], [(1, 1), (9, 9)])
+    z = torch.tensor([[0.9, 0.1, 1.2, 0.8]], requires_grad=True)
+    plain, out = Grouped(groups=groups)(z), Grouped(groups=groups, disentangle_weight=1.0)(z)
+    (out.loss - plain.loss).backward()
+    # d cos^2(a, b) / da = 2 cos (b/|b| - cos a/|a|) / |a| at the codes a = (1, 0), b = (1, 1)
+    close(z.grad[0], [0.0, 1.0, 0.5, -0.5])
+    assert all(float(group.codebook.grad.abs().sum()) < 1e-6 for group in groups)
+
+
+def test_groups_that_cannot_be_disentangled():
+    with pytest.raises(ConfigError) as error:
+        Grouped(groups=[LFQ(bits=2), LFQ(bits=3)], disentangle_weight=0.1)
+    assert str(error.value) == (
+        "Grouped: expected at least two groups of one width to disentangle; got [2, 3]. "
+        "Set disentangle_weight to 0."
+    )

@@ -4,17 +4,23 @@ Reference:
     Jegou et al., Product Quantization for Nearest Neighbor Search, 2011,
     https://doi.org/10.1109/TPAMI.2010.57, section II.B;
     Zhuang et al., WeTok: Powerful Discrete Tokenization for High-Fidelity Visual Reconstruction,
-    2025, https://arxiv.org/abs/2508.05599 (groups of LFQ).
-    Differs from the latter: entropies are per group, not pooled over groups.
+    2025, https://arxiv.org/abs/2508.05599 (groups of LFQ);
+    Bai et al., Factorized Visual Tokenization and Generation, 2024,
+    https://arxiv.org/abs/2411.16681, section 3.2 (disentanglement).
+    Differs from the second: entropies are per group, not pooled over groups.
 """
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tokenizers_vq.errors import ConfigError
-from tokenizers_vq.quantizers.base import Quantizer
+from tokenizers_vq.functional.entropy import weighted_mean
+from tokenizers_vq.functional.straight_through import straight_through
+from tokenizers_vq.quantizers.base import Quantizer, refuse_on_grid
 from tokenizers_vq.quantizers.flat import Flat, Tokens, mean_terms
 
 
@@ -23,19 +29,27 @@ class Grouped(Quantizer):
 
     Losses and terms are means over the groups. Indices are concatenated in channel order.
     Splitting channels to raise the bit rate at the same number of tokens is described by published
-    patent applications on channel-split quantization.
+    patent applications on channel-split quantization. MambaVideo's has no public code: that its
+    expansion is the linear map to ``code_dim``, and its groups equal heads, is our reading.
 
     Args:
         dim: latent width D; None for ``code_dim``.
         groups: the quantizers, at least one; each takes as many channels as its own width.
         code_dim: width that is split; None for the sum of the groups' widths. Where it differs
             from ``dim``, learned linear maps lead there and back.
+        disentangle_weight: of the squared cosine between the codes of two groups, mean over tokens
+            and pairs, so that groups do not say the same thing twice. It moves latents, with a
+            straight-through gradient, not codes. Needs at least two groups, all of one width.
 
     Shapes:
         z (B, *grid, D) -> z_q (B, *grid, D), indices (B, *grid, sum of the groups' K)
 
+    Terms:
+        Each term's mean over the groups; ``disentangle`` where it has a weight.
+
     Raises:
-        ConfigError: there is no group, or their widths do not add up to ``code_dim``.
+        ConfigError: there is no group, one whose tokens depend on their place, or their widths do
+            not add up to ``code_dim``, or ``disentangle_weight`` has groups it cannot compare.
 
     Example:
         >>> from tokenizers_vq.quantizers.lfq import LFQ
@@ -47,10 +61,16 @@ class Grouped(Quantizer):
     nested = True
 
     def __init__(
-        self, dim: int | None = None, *, groups: Sequence[Quantizer], code_dim: int | None = None
+        self,
+        dim: int | None = None,
+        *,
+        groups: Sequence[Quantizer],
+        code_dim: int | None = None,
+        disentangle_weight: float = 0.0,
     ) -> None:
         if not groups:
             raise ConfigError("Grouped: expected at least one group; got none.")
+        refuse_on_grid(groups, "Grouped")
         widths = [group.dim for group in groups]
         width = sum(widths) if code_dim is None else code_dim
         if sum(widths) != width:
@@ -58,9 +78,15 @@ class Grouped(Quantizer):
                 f"Grouped: expected groups of {width} channels in all; got {sum(widths)}. "
                 "Set code_dim to the sum, or give each group its dim."
             )
+        if disentangle_weight and (len(groups) < 2 or len(set(widths)) > 1):
+            raise ConfigError(
+                f"Grouped: expected at least two groups of one width to disentangle; got {widths}. "
+                "Set disentangle_weight to 0."
+            )
         sizes = tuple(size for group in groups for size in group.codebook_sizes)
         super().__init__(dim, width, sizes)
         self.groups = nn.ModuleList(groups)
+        self.disentangle_weight = disentangle_weight
         self._widths = widths
         self._columns = [group.num_codebooks for group in groups]
 
@@ -82,12 +108,14 @@ class Grouped(Quantizer):
         """Quantize each group by its own head."""
         parts = zip(self._parts(), self._split(u), self._split(source), strict=True)
         flats = [part.quantize_rows(rows, origin, tokens) for part, rows, origin in parts]
-        return Flat(
-            torch.cat([flat.out for flat in flats], dim=1),
-            torch.cat([flat.indices for flat in flats], dim=1),
-            torch.stack([flat.loss for flat in flats]).mean(),
-            mean_terms([flat.terms for flat in flats]),
-        )
+        out = torch.cat([flat.out for flat in flats], dim=1)
+        loss = torch.stack([flat.loss for flat in flats]).mean()
+        terms = mean_terms([flat.terms for flat in flats])
+        if self.disentangle_weight:
+            overlap = squared_cosine(self._split(straight_through(u, out)), tokens.valid)
+            loss = loss + self.disentangle_weight * overlap
+            terms["disentangle"] = overlap.detach()
+        return Flat(out, torch.cat([flat.indices for flat in flats], dim=1), loss, terms)
 
     def code_indices(self, u: Tensor) -> Tensor:
         """Return the indices ``(N, K)`` of all groups."""
@@ -128,3 +156,18 @@ class Grouped(Quantizer):
 
     def _split(self, u: Tensor) -> tuple[Tensor, ...]:
         return torch.split(u, self._widths, dim=1)
+
+
+def squared_cosine(parts: Sequence[Tensor], valid: Tensor) -> Tensor:
+    """Return the squared cosine between two of ``parts (N, d)``, mean over valid rows and pairs.
+
+    Args:
+        parts: at least two, of one width; a row of zeros has cosine 0 with everything.
+        valid: ``(N,)`` bool.
+
+    Reference:
+        Bai et al., 2024, https://arxiv.org/abs/2411.16681, section 3.2.
+    """
+    units = [F.normalize(part, dim=-1) for part in parts]
+    cosines = [(a * b).sum(-1) for a, b in combinations(units, 2)]
+    return torch.stack([weighted_mean(cosine.square(), valid) for cosine in cosines]).mean()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from tokenizers_vq.errors import ConfigError
-from tokenizers_vq.quantizers.base import Quantizer
+from tokenizers_vq.quantizers.base import Quantizer, refuse_on_grid
 
 
 class Wrapper(Quantizer):
@@ -31,11 +31,7 @@ class Wrapper(Quantizer):
                 f"{name}: expected one inner quantizer; got {got}. "
                 "Give inner a mapping with a name."
             )
-        if one.on_grid:
-            raise ConfigError(
-                f"{name}: expected an inner quantizer whose tokens do not depend on their place; "
-                f"got {type(one).__name__}. Put {name} inside it."
-            )
+        refuse_on_grid([one], name)
         width = one.dim if dim is None else dim
         super().__init__(width, width, one.codebook_sizes)
         self.inner = one
