@@ -18,6 +18,7 @@ HEADS = {
     "ema": {**EMA, "restart_threshold": 0.0},
     "ema_kmeans_restart": {**EMA, "kmeans_init": "plusplus", "restart_threshold": 0.3},
     "gradient_restart": {"name": "vq", "codebook_size": 16, "restart_threshold": 0.3},
+    "affine_cvq": {"name": "vq", "codebook_size": 16, "affine": True, "restart": "cvq"},
     "rvq": {
         "name": "residual",
         "stages": {"repeat": 2, "of": {**EMA, "metric": "cosine", "kmeans_init": "random"}},

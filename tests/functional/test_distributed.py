@@ -15,3 +15,8 @@ def test_gathered_rows_are_evenly_spaced_when_there_are_too_many():
     assert torch.equal(distributed.gather_rows(rows, 10), rows)
     assert distributed.gather_rows(rows, 4)[:, 0].tolist() == [0, 3, 6, 9]
     assert distributed.gather_rows(rows[:0], 4).shape == (0, 1)
+
+
+def test_one_process_is_closest_everywhere():
+    rows = torch.randn(5, 3)
+    assert torch.equal(distributed.closest_over_ranks(torch.rand(5), rows), rows)

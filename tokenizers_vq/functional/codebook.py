@@ -8,7 +8,11 @@ Reference:
     https://arxiv.org/abs/1711.00937, appendix A.1 (moving averages);
     Razavi et al., VQ-VAE-2, 2019, https://arxiv.org/abs/1906.00446, section 3.1;
     Arthur and Vassilvitskii, k-means++, 2007 (seeding);
-    Dhariwal et al., Jukebox, 2020, https://arxiv.org/abs/2005.00341, section 3 (restarts).
+    Dhariwal et al., Jukebox, 2020, https://arxiv.org/abs/2005.00341, section 3 (restarts);
+    Zheng and Vedaldi, Online Clustered Codebook, 2023, https://arxiv.org/abs/2307.15139, eq. 3-5
+    (pull of unused codes);
+    Huh et al., Straightening Out the Straight-Through Estimator, 2023,
+    https://arxiv.org/abs/2305.08842, section 4 (affine map of the codebook).
 """
 
 from collections.abc import Callable
@@ -152,6 +156,40 @@ def restart_dead(
     codes[dead] = fresh
     n[dead] = mean
     return codes, n
+
+
+def pull_strength(n: Tensor, decay: float) -> Tensor:
+    """Return how far each code moves to its nearest latent: near 1 if unused, else near 0.
+
+    ``exp(-10 K p_k / (1 - decay) - 1e-3)`` with the share ``p_k`` of code k in all choices.
+
+    Args:
+        n: ``(K,)`` float32, moving averages of how often each code is chosen.
+        decay: that of the averages, below 1.
+
+    Returns:
+        ``(K,)``, above 0 and below 1; the same where no code has been chosen yet.
+    """
+    share = n / n.sum().clamp(min=torch.finfo(n.dtype).tiny)
+    return torch.exp(-10 * n.numel() * share / (1 - decay) - 1e-3)
+
+
+def moments(count: Tensor, total: Tensor, squares: Tensor) -> Tensor:
+    """Return mean and variance ``(2, d)`` of ``count ()`` rows from their sums ``(d,)``."""
+    mean = total / count.clamp(min=1)
+    return torch.stack([mean, (squares / count.clamp(min=1) - mean.square()).clamp(min=0)])
+
+
+def affine_map(latents: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return scale and shift ``(d,)`` that give codes the mean and variance of latents.
+
+    Args:
+        latents: ``(2, d)`` float32, mean and variance.
+        codes: the same of the codes.
+    """
+    floor = torch.finfo(torch.float32).eps  # a channel that does not vary keeps a finite scale
+    scale = (latents[1].clamp(min=floor) / codes[1].clamp(min=floor)).sqrt()
+    return scale, latents[0] - scale * codes[0]
 
 
 def _random_rows(pool: Tensor, size: int, generator: torch.Generator | None) -> Tensor:

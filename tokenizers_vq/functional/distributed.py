@@ -55,6 +55,24 @@ class _Total(torch.autograd.Function):
         return grads[0] * world_size()
 
 
+def closest_over_ranks(distances: Tensor, rows: Tensor) -> Tensor:
+    """Return for each of K places the row of the rank where it is closest, the same everywhere.
+
+    Args:
+        distances: ``(K,)`` float32, this rank's; infinite where it has no row. Of equal ones the
+            lowest rank wins.
+        rows: ``(K, d)`` float32, finite.
+
+    Returns:
+        ``(K, d)``.
+    """
+    rank = dist.get_rank() if world_size() > 1 else 0
+    table = distances.new_zeros(world_size(), distances.shape[0])
+    table[rank] = distances
+    winner = sum_over_ranks(table)[0].argmin(0)
+    return sum_over_ranks(torch.where((winner == rank)[:, None], rows, 0.0))[0]
+
+
 def gather_rows(rows: Tensor, limit: int) -> Tensor:
     """Return rows of all ranks in rank order, the same tensor on every rank.
 

@@ -52,3 +52,44 @@ def rotate_to(z: Tensor, q: Tensor, eps: float = 1e-6) -> Tensor:
         z - along + 2 * v * (z * u).sum(-1, keepdim=True)
     )
     return straight_through(torch.where(degenerate, z, turned), q)
+
+
+def directional(z: Tensor, q: Tensor, variance: float = 5e-3) -> Tensor:
+    """Return ``z`` moved by its distance to ``q``, nearly in the direction of ``q``.
+
+    ``z + |q - z| unit(q - z + noise)`` with the direction held constant: the gradient with respect
+    to ``q`` is the direction times that of the distance, and with respect to ``z`` the identity
+    minus it. So codes learn from what is done with the output, without a loss of their own.
+
+    Args:
+        z: ``(..., d)``, finite.
+        q: ``(..., d)``, the chosen codes, with gradient.
+        variance: of the normal noise on each component of the direction. Random numbers come from
+            torch's global generator.
+
+    Reference:
+        Vali et al., DiVeQ: Differentiable Vector Quantization Using the Reparameterization Trick,
+        2025, https://arxiv.org/abs/2509.26469.
+    """
+    gap = q - z
+    noise = variance**0.5 * torch.randn_like(gap)
+    direction = F.normalize(gap.detach() + noise, dim=-1)
+    out: Tensor = z + gap.norm(dim=-1, keepdim=True) * direction
+    return out
+
+
+def synchronous(out: Tensor, q: Tensor, rate: float) -> Tensor:
+    """Return the value of ``out`` bit for bit; ``rate`` of its gradient also goes to ``q``.
+
+    The codes then move with what is done with the output at once, not one step after the latents.
+
+    Args:
+        out: ``(..., d)``.
+        q: ``(..., d)``, finite: the chosen codes, with gradient.
+        rate: 0 to 1; nu in the paper.
+
+    Reference:
+        Huh et al., Straightening Out the Straight-Through Estimator: Overcoming Optimization
+        Challenges in Vector Quantized Networks, 2023, https://arxiv.org/abs/2305.08842, section 4.
+    """
+    return out + rate * (q - q.detach())

@@ -5,18 +5,26 @@ Reference:
     https://arxiv.org/abs/1711.00937, eq. 1-3 and appendix A.1;
     Yu et al., Vector-quantized Image Modeling with Improved VQGAN, 2021,
     https://arxiv.org/abs/2110.04627, section 3.2 (cosine).
+    The papers of the options are named where they are computed: functional/straight_through.py
+    and quantizers/learned.py.
 """
 
 from torch import Tensor
 from torch.nn import functional as F
 
+from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.functional.nearest import nearest_codes
-from tokenizers_vq.functional.straight_through import rotate_to, straight_through
+from tokenizers_vq.functional.straight_through import (
+    directional,
+    rotate_to,
+    straight_through,
+    synchronous,
+)
 from tokenizers_vq.ops import nearest_code
 from tokenizers_vq.quantizers.flat import mean_square
 from tokenizers_vq.quantizers.learned import LearnedCodes
 
-ESTIMATORS = ("straight_through", "rotation")
+ESTIMATORS = ("straight_through", "rotation", "diveq")
 
 
 class VectorQuantizer(LearnedCodes):
@@ -24,7 +32,10 @@ class VectorQuantizer(LearnedCodes):
 
     The codebook learns by gradient (term ``codebook``), or in ``update`` by moving averages of the
     latents that chose each code. ``update`` also starts the codebook from k-means of its first
-    batch and restarts dead codes at random latents, in either case if asked to.
+    batch and restarts dead codes at random latents, in either case if asked to. Unused codes of a
+    codebook that learns by gradient can instead be pulled to their nearest latents
+    (``restart="cvq"``), and such a codebook can take the mean and variance of the latents
+    (``affine``).
 
     With the cosine metric, latents and codes have unit length in the search, the losses and the
     output; the gradient passes through the normalisation.
@@ -38,16 +49,22 @@ class VectorQuantizer(LearnedCodes):
         decay: of the moving averages of counts and sums, per update.
         commitment_weight: pulls latents to their codes; beta in the paper.
         codebook_weight: pulls codes to their latents; only with ``"gradient"``.
+        restart: ``"random"``, or ``"cvq"``: every code moves to its nearest latent, the further
+            the less it is used. Codes far from all latents share one: start near them.
         restart_threshold: a code is dead below this share of the mean count; 0 never restarts.
+            Only with ``"random"``.
         kmeans_init: ``"none"``, or the seeding ``"random"`` or ``"plusplus"``.
-        estimator: ``"straight_through"`` or ``"rotation"``.
+        affine: give the codes the running mean and variance of the latents, channel by channel.
+        estimator: ``"straight_through"``, ``"rotation"`` or ``"diveq"``. The last adds noise to the
+            output in training and teaches the codes through it: both loss weights may be 0.
+        sync_weight: share of the output's gradient that the codes get too; nu in the paper.
 
     Shapes:
         z (B, *grid, D) -> z_q (B, *grid, D), indices (B, *grid, 1)
 
     Raises:
-        ConfigError: an option is none of its choices, both widths are missing, or a size is
-            below 1.
+        ConfigError: an option is none of its choices or does not go with another, both widths are
+            missing, or a size is below 1.
 
     Differs from the paper: commitment and codebook terms are means over tokens and dimensions.
 
@@ -68,9 +85,12 @@ class VectorQuantizer(LearnedCodes):
         decay: float = 0.99,
         commitment_weight: float = 0.25,
         codebook_weight: float = 1.0,
+        restart: str = "random",
         restart_threshold: float = 0.05,
         kmeans_init: str = "none",
+        affine: bool = False,
         estimator: str = "straight_through",
+        sync_weight: float = 0.0,
     ) -> None:
         super().__init__(
             dim,
@@ -79,12 +99,16 @@ class VectorQuantizer(LearnedCodes):
             codebook_update=codebook_update,
             metric=metric,
             decay=decay,
+            restart=restart,
             restart_threshold=restart_threshold,
             kmeans_init=kmeans_init,
+            affine=affine,
         )
         self.estimator = self._choice("estimator", estimator, ESTIMATORS)
         self.commitment_weight = commitment_weight
         self.codebook_weight = codebook_weight
+        self.sync_weight = sync_weight
+        self._check_options()
 
     def code_indices(self, u: Tensor) -> Tensor:
         """Return the indices ``(N, 1)`` of the nearest codes; the lowest of equally near ones."""
@@ -113,5 +137,20 @@ class VectorQuantizer(LearnedCodes):
 
     def surrogate(self, u: Tensor, codes: Tensor) -> Tensor:
         """Return ``codes`` with the gradient of the chosen estimator."""
+        u = self._signal(u)
+        if self.estimator == "diveq" and self.training:
+            return directional(u, codes)
         estimate = rotate_to if self.estimator == "rotation" else straight_through
-        return estimate(self._signal(u), codes)
+        out = estimate(u, codes)
+        return synchronous(out, codes, self.sync_weight) if self.sync_weight else out
+
+    def _check_options(self) -> None:
+        if self.estimator == "diveq":
+            self._require("estimator='diveq'", codebook_update="gradient")
+            if not self.restarts:
+                raise ConfigError(
+                    f"{type(self).__name__}: expected restarts with estimator='diveq'; got "
+                    "restart_threshold=0. Codes that start far away never learn; set it above 0."
+                )
+        if self.sync_weight:
+            self._require("a sync_weight", codebook_update="gradient")

@@ -1,0 +1,30 @@
+"""Vector quantization under each of its options, alone and inside other heads."""
+
+from cases import Case
+
+VQ = {"name": "vq", "codebook_size": 16, "restart_threshold": 0.0}
+DIVEQ = {
+    "name": "vq",
+    "codebook_size": 16,
+    "estimator": "diveq",
+    "commitment_weight": 0.0,
+    "codebook_weight": 0.0,
+}
+
+CASES = {
+    "vq_diveq": Case(DIVEQ, noisy=True, graph=True),
+    "vq_sync": Case({**VQ, "sync_weight": 0.5}, identity=True),
+    "vq_affine": Case({**VQ, "affine": True, "kmeans_init": "random"}, identity=True, graph=True),
+    "vq_cvq": Case({**VQ, "restart": "cvq"}, identity=True),
+    "vq_cvq_cosine": Case({**VQ, "restart": "cvq", "metric": "cosine", "code_dim": 4}),
+    "rvq_diveq": Case(
+        {"name": "residual", "stages": {"repeat": 2, "of": DIVEQ}}, noisy=True, identity=True
+    ),
+    "group_affine_sync": Case(
+        {
+            "name": "grouped",
+            "groups": {"repeat": 2, "of": {**VQ, "affine": True, "sync_weight": 1.0}},
+        },
+        identity=True,
+    ),
+}
