@@ -3,9 +3,16 @@
 from cases import Case
 
 IBQ = {"name": "ibq", "codebook_size": 16}
+SHARED = {"name": "shared_index", "codebook_size": 16, "parts": [4, 2], "restart_threshold": 0.0}
 
 CASES = {
     "ibq": Case(IBQ, soft=True, graph=True),
     "ibq_projected": Case({**IBQ, "code_dim": 3}, soft=True),
     "residual_ibq": Case({"name": "residual", "stages": {"repeat": 2, "of": IBQ}}, identity=True),
+    "shared_index": Case({**SHARED, "weights": [1.0, 2.0]}, graph=True),
+    "shared_index_ema": Case({**SHARED, "codebook_update": "ema", "kmeans_init": "random"}),
+    "shared_index_projected": Case({**SHARED, "parts": [3, 2]}),
+    "rvq_shared_index": Case(
+        {"name": "residual", "stages": {"repeat": 2, "of": SHARED}}, identity=True
+    ),
 }

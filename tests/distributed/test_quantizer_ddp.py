@@ -23,6 +23,7 @@ HEADS = {
         "name": "residual",
         "stages": {"repeat": 2, "of": {**EMA, "metric": "cosine", "kmeans_init": "random"}},
     },
+    "shared_index": {**EMA, "name": "shared_index", "parts": [3, 1], "kmeans_init": "random"},
     "lfq": LFQ,
     "lfq_bound": {**LFQ, "bits": 26},
     "ibq": {"name": "ibq", "codebook_size": 16, "inverse_temperature": 1.0, "entropy_weight": 1.0},
