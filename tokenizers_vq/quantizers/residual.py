@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenizers_vq.errors import ConfigError
-from tokenizers_vq.quantizers.base import Quantizer
+from tokenizers_vq.quantizers.base import Quantizer, refuse_on_grid
 from tokenizers_vq.quantizers.flat import Flat, Tokens, linear, mean_terms
 from tokenizers_vq.quantizers.stages import beam_search, draw_depth, fill_prefix
 
@@ -54,8 +54,9 @@ class Residual(Quantizer):
         Each term's mean over the stages, and term/i for stage i.
 
     Raises:
-        ConfigError: there is no stage, their widths differ, an option is out of range, or a stage
-            has a search of its own and the beam cannot give it a choice.
+        ConfigError: there is no stage, their widths differ, a stage's tokens depend on their place,
+            an option is out of range, or a stage has a search of its own and the beam cannot give
+            it a choice.
 
     Example:
         >>> from tokenizers_vq.quantizers.vq import VectorQuantizer
@@ -83,6 +84,7 @@ class Residual(Quantizer):
         name = type(self).__name__
         if not stages:
             raise ConfigError(f"{name}: expected at least one stage; got none.")
+        refuse_on_grid(stages, name)
         width = code_dim or dim or stages[0].dim
         widths = [stage.dim for stage in stages]
         if set(widths) != {width}:
