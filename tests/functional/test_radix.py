@@ -6,6 +6,7 @@ from tokenizers_vq.functional.radix import (
     check_radix,
     pack_bits,
     pack_digits,
+    reverse_bits,
     unpack_bits,
     unpack_digits,
 )
@@ -49,3 +50,18 @@ def test_bits_are_the_radix_two_case_and_the_golden_signs():
     assert (int(pack_bits(signs[:9])), int(pack_bits(signs[9:]))) == (185, 372)
     assert int(pack_digits(signs.long(), (2,) * 18)) == 190649
     assert torch.equal(unpack_bits(torch.tensor(190649), 18).bool(), signs)
+
+
+def test_golden_indices_with_the_highest_bit_first():
+    ours = torch.tensor([190649])
+    assert int(reverse_bits(ours, 18)) == 160861
+    assert int(reverse_bits(torch.tensor(5), 4)) == 10
+    assert int(reverse_bits(torch.tensor(0b1101), 4)) == 11
+
+
+@pytest.mark.parametrize("count", [1, 7, 62])
+def test_reversing_bits_twice_changes_nothing(count):
+    index = torch.randint(2**count, (200,))
+    there = reverse_bits(index, count)
+    assert torch.equal(reverse_bits(there, count), index)
+    assert f"{int(there[0]):0{count}b}" == f"{int(index[0]):0{count}b}"[::-1]

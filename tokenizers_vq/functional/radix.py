@@ -68,3 +68,16 @@ def pack_bits(bits: Tensor) -> Tensor:
 def unpack_bits(index: Tensor, count: int) -> Tensor:
     """Return the ``count`` lowest bits ``(..., count)`` int64 of ``index (...)``."""
     return (index[..., None] >> torch.arange(count, device=index.device)) & 1
+
+
+def reverse_bits(index: Tensor, count: int) -> Tensor:
+    """Return ``index (...)`` int64 with its ``count`` lowest bits in the other order.
+
+    Published binary quantizers disagree on whether the first channel is the lowest bit (as here)
+    or the highest; this turns the indices of either kind into those of the other.
+
+    Args:
+        index: ``0 <= index < 2**count``.
+        count: number of bits, at most 62.
+    """
+    return pack_bits(unpack_bits(index, count).flip(-1))
