@@ -30,6 +30,25 @@ def test_golden_two_bits():
     torch.testing.assert_close(p, expected, atol=1e-5, rtol=0)
 
 
+def test_golden_four_bits_in_two_groups():
+    """Four readings of the batch entropy of grouped bits; heads here report the mean of groups.
+
+    The released WeTok code pools: it averages the assignments of all groups before the entropy. So
+    two groups that each use one half of their codes look as if all were used.
+    """
+    x = torch.tensor([[3.0, -2, 4, 1], [-1, 4, 2, 3], [2, 2, -3, -1]]) / 1000
+    valid = torch.ones(3, dtype=torch.bool)
+    groups = (400 * x).split(2, dim=1)
+    parts = [float(E.batch_entropy(part, valid)[0]) for part in groups]
+    pooled = E.batch_entropy(torch.cat(groups), valid.repeat(2))[0]
+    assert sum(parts) / 2 == pytest.approx(1.336723, abs=1e-5)
+    assert sum(parts) == pytest.approx(2.673446, abs=1e-5)
+    guard = 4e-5  # theirs adds 1e-5 to each of four probabilities in the logarithm
+    assert float(pooled) - guard == pytest.approx(1.345039, abs=1e-5)
+    assert float(E.batch_entropy(400 * x, valid)[0]) == pytest.approx(2.662476, abs=1e-5)
+    assert float(E.sample_entropy(400 * x, valid)) == pytest.approx(2.341868, abs=1e-5)
+
+
 @pytest.mark.parametrize("d", [1, 2, 5, 8, 12])
 def test_exact_entropy_and_its_gradient_equal_the_naive_ones(d):
     logits = torch.randn(40, d)

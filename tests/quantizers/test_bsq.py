@@ -29,6 +29,17 @@ def test_golden_three_tokens():
     close(out.terms["entropy_batch"], 2.677579)
 
 
+def test_golden_three_tokens_bit_by_bit():
+    """The loss of the released models, whose batch entropy is the sum over bits."""
+    head = BSQ(bits=4, commitment_weight=0.25, entropy_weight=1.0)
+    out = head(Z)
+    plus = torch.sigmoid(4 * head.scale * Z / Z.norm(dim=1, keepdim=True)).mean(0)
+    close(1 - plus, [0.429091, 0.367175, 0.550815, 0.430648])
+    bits = -(plus * plus.log() + (1 - plus) * (1 - plus).log()).sum()
+    close(bits, 2.711963)
+    close(out.loss + out.terms["entropy_batch"] - bits, -0.2714766)
+
+
 def test_the_gradient_to_the_unit_vector_is_the_identity():
     z = Z.clone().requires_grad_()
     unit = z / z.norm(dim=1, keepdim=True)
