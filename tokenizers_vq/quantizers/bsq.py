@@ -28,12 +28,13 @@ class BSQ(LFQ):
         commitment_weight: of the squared distance between unit latent and code. As in the released
             models it is summed over channels, not averaged.
         inverse_temperature: sharpness of the soft assignment in the entropy terms.
+        flip_rate: see ``LFQ``.
 
     Shapes:
         z (B, *grid, D) -> z_q (B, *grid, D), indices (B, *grid, 1)
 
     Raises:
-        ConfigError: ``bits`` is not in 1..62.
+        ConfigError: ``bits`` is not in 1..62, or ``flip_rate`` not in 0..1.
 
     Example:
         >>> import torch
@@ -51,6 +52,7 @@ class BSQ(LFQ):
         diversity_weight: float = 1.0,
         commitment_weight: float = 0.0,
         inverse_temperature: float = 1.0,
+        flip_rate: float = 0.0,
     ) -> None:
         super().__init__(
             dim,
@@ -60,6 +62,7 @@ class BSQ(LFQ):
             commitment_weight=commitment_weight,
             inverse_temperature=inverse_temperature,
             scale=max(bits, 1) ** -0.5,
+            flip_rate=flip_rate,
         )
 
     def code_losses(

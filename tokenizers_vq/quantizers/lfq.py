@@ -3,16 +3,21 @@
 Reference:
     Yu et al., Language Model Beats Diffusion: Tokenizer is Key to Visual Generation, 2023,
     https://arxiv.org/abs/2310.05737, eq. 3-6.
-    Differs from the paper: the batch entropy is exact at sizes where others use a bound.
+    Differs from the paper: the batch entropy is exact at sizes where others use a bound;
+    Han et al., Infinity: Scaling Bitwise AutoRegressive Modeling, 2024,
+    https://arxiv.org/abs/2412.04431, section 3.3 (flipped bits).
 """
 
+from dataclasses import replace
+
+import torch
 from torch import Tensor
 
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.functional.entropy import batch_entropy, sample_entropy
 from tokenizers_vq.functional.radix import pack_bits, unpack_bits
 from tokenizers_vq.quantizers.base import Quantizer
-from tokenizers_vq.quantizers.flat import mean_square
+from tokenizers_vq.quantizers.flat import Flat, Tokens, mean_square
 
 MAX_BITS = 62  # one int64 index
 
@@ -34,6 +39,10 @@ class LFQ(Quantizer):
         commitment_weight: pulls latents to their codes.
         inverse_temperature: sharpness of the soft assignment in the entropy terms.
         scale: codes are ``-scale`` and ``+scale``.
+        flip_rate: in training each item of the batch draws a probability from 0 to this, with which
+            each of its output's bits has the wrong sign. Indices and losses are those of the right
+            ones: they are what a language model should predict. In a residual stack the stages
+            after see what the wrong bits left over, and so learn to correct them.
 
     Shapes:
         z (B, *grid, D) -> z_q (B, *grid, D), indices (B, *grid, 1)
@@ -44,10 +53,9 @@ class LFQ(Quantizer):
         ranks in training, of each rank alone in evaluation. ``commitment``.
 
     Raises:
-        ConfigError: ``bits`` is not in 1..62.
+        ConfigError: ``bits`` is not in 1..62, or ``flip_rate`` not in 0..1.
 
     Example:
-        >>> import torch
         >>> q = LFQ(dim=32, bits=10)
         >>> q(torch.zeros(2, 4, 4, 32)).indices.shape
         torch.Size([2, 4, 4, 1])
@@ -63,11 +71,17 @@ class LFQ(Quantizer):
         commitment_weight: float = 0.25,
         inverse_temperature: float = 100.0,
         scale: float = 1.0,
+        flip_rate: float = 0.0,
     ) -> None:
         if not isinstance(bits, int) or not 1 <= bits <= MAX_BITS:
             raise ConfigError(
                 f"{type(self).__name__}: expected 1 to {MAX_BITS} bits; got {bits}. "
                 "Use a grouped quantizer for more."
+            )
+        if not 0 <= flip_rate <= 1:
+            raise ConfigError(
+                f"{type(self).__name__}: expected flip_rate in 0..1; got {flip_rate}. "
+                "It is a probability."
             )
         super().__init__(dim, bits, (2**bits,))
         self.entropy_weight = entropy_weight
@@ -75,6 +89,7 @@ class LFQ(Quantizer):
         self.commitment_weight = commitment_weight
         self.inverse_temperature = inverse_temperature
         self.scale = scale
+        self.flip_rate = flip_rate
 
     @property
     def digits(self) -> tuple[tuple[int, ...], ...]:
@@ -88,6 +103,15 @@ class LFQ(Quantizer):
     def code_vectors(self, indices: Tensor) -> Tensor:
         """Return the codes ``(N, d)`` of ``indices (N, 1)``."""
         return (2 * unpack_bits(indices[:, 0], self.code_dim) - 1).float() * self.scale
+
+    def quantize(self, u: Tensor, source: Tensor, tokens: Tokens) -> Flat:
+        """Quantize ``u (N, d)``; in training with ``flip_rate`` get some bits wrong."""
+        flat = super().quantize(u, source, tokens)
+        if not self.training or self.flip_rate == 0:
+            return flat
+        rate = self.flip_rate * torch.rand(tokens.batch, 1, device=u.device)[tokens.item]
+        wrong = torch.rand_like(flat.out) < rate
+        return replace(flat, out=flat.out - torch.where(wrong, 2 * flat.out.detach(), 0.0))
 
     def code_losses(
         self, u: Tensor, indices: Tensor, codes: Tensor, valid: Tensor
