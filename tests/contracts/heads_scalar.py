@@ -27,4 +27,13 @@ CASES = {
         fixed_point=True,
         identity=True,
     ),
+    "rotated": Case(
+        {"name": "rotated", "inner": {"name": "fsq", "levels": [5] * D, "bound": "clamp"}},
+        graph=True,
+    ),
+    "rotated_vq": Case(
+        {"name": "rotated", "inner": {"name": "vq", "codebook_size": 16, "codebook_update": "ema"}}
+    ),
+    "lfq_flipped": Case({"name": "lfq", "bits": D, "flip_rate": 0.3}, noisy=True, graph=True),
+    "bsq_flipped": Case({"name": "bsq", "bits": D, "flip_rate": 0.3}, noisy=True),
 }
