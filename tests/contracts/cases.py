@@ -20,6 +20,7 @@ class Case:
         noisy: a training forward draws random numbers; it equals decoding in evaluation only.
         soft: codes that were not chosen get a gradient through the output.
         masks: forward takes a mask.
+        sealed: no gradient reaches the latents: the head is made for those of a finished encoder.
         item_shape: grid of latents that the head is bound to; None for any.
     """
 
@@ -30,6 +31,7 @@ class Case:
     noisy: bool = False
     soft: bool = False
     masks: bool = True
+    sealed: bool = False
     item_shape: tuple[int, ...] | None = None
 
 

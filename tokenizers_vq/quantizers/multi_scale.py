@@ -1,0 +1,388 @@
+"""A stack of quantizers from coarse to fine grids, each on what the ones before it left over.
+
+Reference:
+    Tian et al., Visual Autoregressive Modeling: Scalable Image Generation via Next-Scale
+    Prediction, 2024, https://arxiv.org/abs/2404.02905, section 3.2, algorithms 1 and 2;
+    Li et al., ImageFolder, 2024, https://arxiv.org/abs/2410.01756, section 3 (scale dropout,
+    factors of the scales);
+    Han et al., Infinity, 2024, https://arxiv.org/abs/2412.04431, section 3.2 (binary codes).
+    Differs from the first: with one head for all scales, its own loss and update see the tokens of
+    all scales together; a single scale works.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tokenizers_vq.errors import ConfigError, ShapeError
+from tokenizers_vq.functional.straight_through import straight_through
+from tokenizers_vq.quantizers.base import Quantizer
+from tokenizers_vq.quantizers.flat import Flat, Tokens, mean_square, mean_terms
+from tokenizers_vq.quantizers.grid import (
+    GridConv,
+    GridQuantizer,
+    channels_first,
+    channels_last,
+    positions,
+)
+from tokenizers_vq.quantizers.scales import (
+    SMOOTH,
+    checked_grids,
+    checked_width,
+    nearest_ticks,
+    proportional,
+)
+
+
+class MultiScale(GridQuantizer):
+    """Multi-scale residual quantization: tokens of whole grids, from coarse to fine.
+
+    At each scale what is left over is averaged down to the scale's grid, quantized there, brought
+    back up smoothly, passed through a convolution ``phi`` and subtracted. The output is the sum,
+    with one straight-through estimator around it. The loss is the mean over scales of
+    ``commitment_weight * mse(z, sg(sum so far)) + codebook_weight * mse(sum so far, sg(z))``, plus
+    the inner head's own loss on its tokens: for the loss of VAR set the weights of a ``vq`` inside
+    to 0. The search inside is the deterministic one, and its gradient estimator is not used.
+
+    Args:
+        dim: latent width D; None for ``code_dim``.
+        inner: one head that all scales share, or one for each scale; all of width ``code_dim``.
+        scales: grids from coarse to fine, each a side for all axes or one side per axis. The last
+            is the base grid. On another latent grid a side s of scale i becomes
+            ``s * latent side / base side``, rounded, halves up, at least 1.
+        code_dim: width the inner heads work in; None for ``dim``.
+        axes: rank of the grid, 1 to 3; None for that of ``scales`` or else 2.
+        phi: number of convolutions, each shared by neighbouring scales; 0 for none. More than one
+            per scale are as many as scales.
+        phi_ratio: r in ``phi(h) = (1 - r) h + r conv(h)``.
+        commitment_weight: pulls latents to the sums of codes; beta in the paper.
+        codebook_weight: pulls the sums of codes, through ``phi``, to the latents.
+        scale_factor: scale i works on its input divided by ``scale_factor**i``, for heads of fixed
+            codes such as lfq.
+        scale_dropout: probability that an item of a training batch stops after a random number of
+            scales, ``min_scales`` to all. Dropped scales have index -1, no loss and no update.
+        min_scales: fewest scales that dropout leaves.
+
+    Shapes:
+        z (B, *grid, D) -> z_q (B, *grid, D), indices (B, sum of the scales' positions, K of the
+        inner head), row-major in each scale.
+
+    Terms:
+        ``commitment`` and ``codebook``, their means; commitment/i after scale i; inner/... of the
+        inner head.
+
+    Raises:
+        ConfigError: scales that do not grow, another number or width of inner heads, inner heads
+            with other codebooks than the first, or an option out of range.
+
+    Example:
+        >>> from tokenizers_vq.quantizers.vq import VectorQuantizer
+        >>> q = MultiScale(dim=8, inner=[VectorQuantizer(8, codebook_size=16)], scales=[1, 2, 4])
+        >>> q(torch.zeros(2, 4, 4, 8)).indices.shape
+        torch.Size([2, 21, 1])
+    """
+
+    nested = True
+
+    def __init__(  # noqa: PLR0913 - one flat list of options is what a config file holds
+        self,
+        dim: int | None = None,
+        *,
+        inner: Sequence[Quantizer],
+        scales: Sequence[int | Sequence[int]],
+        code_dim: int | None = None,
+        axes: int | None = None,
+        phi: int = 4,
+        phi_ratio: float = 0.5,
+        commitment_weight: float = 0.25,
+        codebook_weight: float = 1.0,
+        scale_factor: float = 1.0,
+        scale_dropout: float = 0.0,
+        min_scales: int = 1,
+    ) -> None:
+        grids = checked_grids(scales, axes)
+        width = checked_width(inner, len(grids), code_dim or dim)
+        super().__init__(dim, width, inner[0].codebook_sizes)
+        self.scales = grids
+        self.axes = len(grids[0])
+        self.inner = nn.ModuleList(inner)
+        self._shared = len(inner) == 1
+        self.phi_ratio = phi_ratio
+        self.commitment_weight = commitment_weight
+        self.codebook_weight = codebook_weight
+        self.scale_factor = scale_factor
+        self.scale_dropout = scale_dropout
+        self.min_scales = min_scales
+        self._check_counts(phi)
+        convs = min(phi, len(grids))
+        self.phi = nn.ModuleList(GridConv(width, self.axes) for _ in range(convs))
+        self._phi_of = nearest_ticks(len(grids), convs) if convs else []
+
+    @staticmethod
+    def inner_dim(dim: int, count: int) -> int:
+        """Return the width of each inner head: that of the whole."""
+        return dim
+
+    # Grids --------------------------------------------------------------------------------------
+
+    def scale_grids(self, grid: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """Return the grids of the scales for latents on ``grid``; the last one is ``grid``.
+
+        Reference: side s becomes ``max(1, floor(s * side / base + 1/2))`` in integer arithmetic.
+        """
+        return proportional(self.scales, grid)
+
+    def token_count(self, grid: tuple[int, ...]) -> int:
+        """Return the number of tokens of all scales."""
+        return sum(self._counts(grid))
+
+    def latent_grid(self, index_grid: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the base grid, the last of ``scales``.
+
+        Raises:
+            ShapeError: its latents have another number of indices.
+        """
+        base = self.scales[-1]
+        if index_grid != self.index_grid(base):
+            raise ShapeError(
+                f"MultiScale: expected {self.token_count(base)} tokens, those of latents on {base};"
+                f" got {index_grid}. Say which grid the latents have: decode(indices, grid)."
+            )
+        return base
+
+    def _counts(self, grid: tuple[int, ...]) -> list[int]:
+        return [positions(sides) for sides in self.scale_grids(grid)]
+
+    # The chain ----------------------------------------------------------------------------------
+
+    def quantize_grid(self, u: Tensor, valid: Tensor) -> Flat:
+        """Quantize scale by scale; see the class."""
+        z, grid = channels_first(u), tuple(u.shape[1:-1])
+        depth = self._depth(u)
+        total = torch.zeros_like(z)
+        columns, rows, commitments, codebooks = [], [], [], []
+        for i in range(len(self.scales)):
+            row = self._lower(z - total.detach(), i, grid)
+            index = torch.where(depth[:, None, None] > i, self._search(row, i), -1)
+            total = total + self._raise(index, i, grid)
+            rows.append(row)
+            columns.append(index)
+            active = valid.flatten(1) & (depth[:, None] > i)
+            commitments.append(_error(z, total.detach(), active))
+            codebooks.append(_error(total, z.detach(), active))
+        indices = torch.cat(columns, dim=1)
+        used = (indices >= 0).any(-1) & self._whole(valid, grid)
+        loss, terms = self._inner_losses(rows, used)
+        commitment, codebook = torch.stack(commitments).mean(), torch.stack(codebooks).mean()
+        terms |= {"commitment": commitment.detach(), "codebook": codebook.detach()}
+        terms |= {f"commitment/{i}": term.detach() for i, term in enumerate(commitments)}
+        loss = loss + self.commitment_weight * commitment + self.codebook_weight * codebook
+        return Flat(straight_through(u, channels_last(total)), indices, loss, terms)
+
+    def encode_grid(self, u: Tensor) -> Tensor:
+        """Return the indices ``(B, L, K)`` of all scales."""
+        z, grid = channels_first(u), tuple(u.shape[1:-1])
+        total, columns = torch.zeros_like(z), []
+        for i in range(len(self.scales)):
+            columns.append(self._search(self._lower(z - total, i, grid), i))
+            total = total + self._raise(columns[-1], i, grid)
+        return torch.cat(columns, dim=1)
+
+    def decode_grid(self, indices: Tensor, grid: tuple[int, ...]) -> Tensor:
+        """Return the sums ``(B, *grid, d)`` of all scales."""
+        *_, total = self._sums(indices, grid)
+        return channels_last(total)
+
+    def lookup_grid(self, indices: Tensor, grid: tuple[int, ...]) -> Tensor:
+        """Return the code vectors ``(B, L, d)`` with the factor of their scale, not yet raised."""
+        columns = enumerate(torch.split(indices, self._counts(grid), dim=1))
+        return torch.cat([self._codes(column, i) for i, column in columns], dim=1)
+
+    def update_grid(self, u: Tensor, indices: Tensor, valid: Tensor) -> None:
+        """Replay the chain on the stored indices and the codes as they are now.
+
+        A head shared by all scales is updated once, with the tokens of all scales of an item side
+        by side; heads of their own one after the other, as in ``Residual.code_update``.
+        """
+        z, grid = channels_first(u), tuple(u.shape[1:-1])
+        skipped = (~valid).sum().float()
+        use = (indices >= 0).any(-1) & self._whole(valid, grid)
+        counts = self._counts(grid)
+        total, rows, replaced = torch.zeros_like(z), [], False
+        parts = zip(
+            torch.split(indices, counts, dim=1), torch.split(use, counts, dim=1), strict=True
+        )
+        for i, (given, used) in enumerate(parts):
+            row, column = self._lower(z - total, i, grid), given
+            rows.append(row)
+            if not self._shared:
+                if replaced:
+                    column = torch.where(given >= 0, self._search(row, i), -1)
+                if self._head(i).update_rows(row[used], column[used], skipped):
+                    replaced = True
+                    column = torch.where(given >= 0, self._search(row, i), -1)
+            total = total + self._raise(column, i, grid)
+        if self._shared:
+            self._head(0).update_rows(torch.cat(rows, dim=1)[use], indices[use], skipped)
+
+    # Parts of the sum ---------------------------------------------------------------------------
+
+    def prefix(self, indices: Tensor, count: int, grid: tuple[int, ...] | None = None) -> Tensor:
+        """Return ``indices (B, L, K)`` with -1 after the first ``count`` scales.
+
+        Decoding them gives the coarse version that those scales make.
+
+        Raises:
+            ShapeError: ``count`` is not 1 to the number of scales, or the shapes do not fit.
+        """
+        grid = self._grid_of(indices, grid, "prefix")
+        if not 1 <= count <= len(self.scales):
+            raise ShapeError(
+                f"prefix: expected 1 to {len(self.scales)} scales; got {count}. "
+                "Ask for scales that exist."
+            )
+        kept = sum(self._counts(grid)[:count])
+        return torch.where(torch.arange(indices.shape[1], device=indices.device)[:, None] < kept,
+                           indices, -1)  # fmt: skip
+
+    def next_scale_inputs(self, indices: Tensor, grid: tuple[int, ...] | None = None) -> Tensor:
+        """Return what a next-scale model reads: the sums so far, averaged to the next scale's grid.
+
+        Position l of the result belongs to the l-th token after the first scale. The part of
+        scale i depends on the indices of the scales before it only, so that a model can ask for it
+        scale by scale, with -1 for what it has not made yet.
+
+        Args:
+            indices: ``(B, L, K)`` int64.
+            grid: that of the latents; None for the base grid.
+
+        Returns:
+            ``(B, L - tokens of the first scale, d)`` float32.
+
+        Reference:
+            Tian et al., section 3.2, "e_k" of the transformer's input (teacher forcing).
+        """
+        grid = self._grid_of(indices, grid, "next_scale_inputs")
+        sums = list(self._sums(indices, grid))[:-1]
+        parts = [self._lower(total, i + 1, grid) for i, total in enumerate(sums)]
+        nothing = self._anchor.new_zeros(indices.shape[0], 0, self.code_dim, dtype=torch.float32)
+        return torch.cat([nothing, *parts], dim=1)
+
+    @property
+    def digits(self) -> tuple[tuple[int, ...], ...]:
+        """The radices of the inner head's indices."""
+        return self._head(0).digits
+
+    @property
+    def has_state(self) -> bool:
+        """Whether ``update`` changes an inner head."""
+        return any(head.has_state for head in self._heads())
+
+    @property
+    def learns_by_update(self) -> bool:
+        """Whether an inner head learns in ``update`` only."""
+        return any(head.learns_by_update for head in self._heads())
+
+    # ---------------------------------------------------------------------------------------------
+
+    def _heads(self) -> list[Quantizer]:
+        return [head for head in self.inner if isinstance(head, Quantizer)]
+
+    def _head(self, i: int) -> Quantizer:
+        return self._heads()[0 if self._shared else i]
+
+    def _sums(self, indices: Tensor, grid: tuple[int, ...]) -> Iterator[Tensor]:
+        """Yield the sum ``(B, d, *grid)`` after each scale."""
+        total = self._anchor.new_zeros(indices.shape[0], self.code_dim, *grid, dtype=torch.float32)
+        for i, column in enumerate(torch.split(indices, self._counts(grid), dim=1)):
+            total = total + self._raise(column, i, grid)
+            yield total
+
+    def _lower(self, x: Tensor, i: int, grid: tuple[int, ...]) -> Tensor:
+        """Average ``x (B, d, *grid)`` to scale i; return its tokens ``(B, n, d)``."""
+        sides = self.scale_grids(grid)[i]
+        small = x if sides == grid else F.interpolate(x, size=sides, mode="area")
+        return small.flatten(2).mT.contiguous()
+
+    def _raise(self, index: Tensor, i: int, grid: tuple[int, ...]) -> Tensor:
+        """Return what the tokens ``(B, n, K)`` of scale i add to the sum, ``(B, d, *grid)``."""
+        sides = self.scale_grids(grid)[i]
+        h = self._codes(index, i).mT.reshape(-1, self.code_dim, *sides).contiguous()
+        if sides != grid:
+            h = F.interpolate(h, size=grid, mode=SMOOTH[self.axes])
+        if len(self.phi):
+            h = (1 - self.phi_ratio) * h + self.phi_ratio * self.phi[self._phi_of[i]](h)
+        there = (index >= 0).flatten(1).any(1)  # a dropped scale adds no bias either
+        return torch.where(there.reshape(-1, *[1] * (self.axes + 1)), h, 0.0)
+
+    def _codes(self, index: Tensor, i: int) -> Tensor:
+        rows = self._head(i).decode_rows(index.reshape(-1, self.num_codebooks))
+        return rows.reshape(*index.shape[:-1], self.code_dim) * self.scale_factor**i
+
+    @torch.no_grad()
+    def _search(self, row: Tensor, i: int) -> Tensor:
+        flat = self._scaled(row, i).reshape(-1, self.code_dim)
+        return self._head(i).encode_rows(flat).reshape(*row.shape[:-1], self.num_codebooks)
+
+    def _scaled(self, row: Tensor, i: int) -> Tensor:
+        return row / self.scale_factor**i if self.scale_factor != 1 else row
+
+    def _whole(self, valid: Tensor, grid: tuple[int, ...]) -> Tensor:
+        """Return ``(B, L)``: tokens that no latent took part in that was not finite."""
+        lost = (~valid).float()[:, None]
+        return (
+            torch.cat([self._lower(lost, i, grid)[..., 0] for i in range(len(self.scales))], 1) == 0
+        )
+
+    def _inner_losses(self, rows: list[Tensor], used: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the inner heads' own loss, each on all of its tokens, and its terms."""
+        if self._shared:
+            parts = [(torch.cat([self._scaled(r, i) for i, r in enumerate(rows)], 1), used)]
+        else:
+            split = torch.split(used, [row.shape[1] for row in rows], dim=1)
+            parts = [
+                (self._scaled(r, i), u) for i, (r, u) in enumerate(zip(rows, split, strict=True))
+            ]
+        flats = []
+        for head, (row, use) in zip(self._heads(), parts, strict=True):
+            item = torch.arange(row.shape[0], device=row.device)[:, None].expand(use.shape)
+            tokens = Tokens(use.reshape(-1), item.reshape(-1), row.shape[0])
+            flat = row.reshape(-1, self.code_dim)
+            flats.append(head.quantize_rows(flat, flat, tokens))
+        terms = mean_terms([flat.terms for flat in flats])
+        loss = torch.stack([flat.loss for flat in flats]).mean()
+        return loss, {f"inner/{name}": term for name, term in terms.items()}
+
+    def _depth(self, u: Tensor) -> Tensor:
+        """Return ``(B,)``: after how many scales each item stops."""
+        count, batch = len(self.scales), u.shape[0]
+        if not self.training or self.scale_dropout == 0:
+            return torch.full((batch,), count, device=u.device)
+        cut = torch.randint(self.min_scales, count + 1, (batch,), device=u.device)
+        whole = torch.rand(batch, device=u.device) >= self.scale_dropout
+        return torch.where(whole, count, cut)
+
+    def _check_counts(self, phi: int) -> None:
+        ranges = {
+            "phi": (phi, 0, 10**6),
+            "phi_ratio": (self.phi_ratio, 0, 1),
+            "scale_dropout": (self.scale_dropout, 0, 1),
+            "min_scales": (self.min_scales, 1, len(self.scales)),
+        }
+        for option, (value, low, high) in ranges.items():
+            if not low <= value <= high:
+                raise ConfigError(
+                    f"MultiScale: expected {option} in {low}..{high}; got {value}. Correct it."
+                )
+        if self.scale_factor <= 0:
+            raise ConfigError(
+                f"MultiScale: expected a scale_factor above 0; got {self.scale_factor}. Correct it."
+            )
+
+
+def _error(a: Tensor, b: Tensor, active: Tensor) -> Tensor:
+    """Return the mean square of ``a - b (B, d, *grid)`` over ``active (B, positions)``."""
+    rows = [x.flatten(2).mT.flatten(0, 1) for x in (a, b)]
+    return mean_square(rows[0], rows[1], active.reshape(-1))
