@@ -5,6 +5,7 @@ from cases import Case, D
 VQ = {"name": "vq", "codebook_size": 16, "restart_threshold": 0.0}
 EMA = {**VQ, "codebook_update": "ema"}
 SIMVQ = {"name": "simvq", "codebook_size": 16}
+QINCO = {"name": "qinco", "codebook_size": 16, "depth": 3, "hidden": 8}
 BEAM = {"beam": 3}
 
 
@@ -14,7 +15,6 @@ def residual(count, of, **options):
 
 CASES = {
     "rq_vae": Case({"name": "residual", "stages": [EMA], "repeat": 3}, identity=True),
-    "rq_vae_gradient": Case({"name": "residual", "stages": [VQ], "repeat": 2}, identity=True),
     "rvq_beam": Case(residual(2, VQ, **BEAM), identity=True, graph=True),
     "rq_vae_beam": Case({"name": "residual", "stages": [EMA], "repeat": 2, **BEAM}, identity=True),
     "rvq_beam_projected": Case(residual(2, {**VQ, "code_dim": 3}, **BEAM), identity=True),
@@ -40,7 +40,18 @@ CASES = {
         ),
         graph=True,
     ),
+    "mcrvq": Case({"name": "mcrvq", "stages": {"repeat": 4, "of": EMA}, "parts": 2}, identity=True),
+    "mcrvq_factorized": Case(
+        {
+            "name": "mcrvq",
+            "stages": {"repeat": 3, "of": {"name": "factorized", "codebook_size": 8}},
+        },
+        identity=True,
+        graph=True,
+    ),
+    "qinco": Case(QINCO, identity=True, graph=True),
+    "qinco_beam": Case({**QINCO, **BEAM, "kmeans_init": "random"}, identity=True),
+    "qinco_projected": Case({**QINCO, "code_dim": 3}),
     "rlfq": Case(residual(3, {"name": "lfq", "bits": D}, stage_scale=0.5), identity=True),
     "rsimvq": Case(residual(2, SIMVQ), identity=True),
-    "rsimvq_beam": Case(residual(2, SIMVQ, **BEAM), identity=True),
 }
