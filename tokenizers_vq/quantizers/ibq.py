@@ -90,6 +90,11 @@ class IBQ(Quantizer):
         """Return the indices ``(N, 1)`` of the largest inner products."""
         return most_similar(u, self.codebook.float())[:, None]
 
+    def candidates(self, u: Tensor, count: int) -> Tensor:
+        """Return the indices ``(N, C, 1)`` of up to ``count`` largest inner products."""
+        scores = u @ self.codebook.detach().float().T
+        return scores.topk(min(count, scores.shape[1]), dim=1).indices[..., None]
+
     def code_vectors(self, indices: Tensor) -> Tensor:
         """Return the codes ``(N, d)`` of ``indices (N, 1)``."""
         return F.embedding(indices[:, 0], self.codebook.float())

@@ -98,15 +98,14 @@ def neighbours_of_codes(
     for part, column in zip(parts, torch.split(indices, sizes, dim=1), strict=True):
         hit = uniform(indices.shape[:1], indices.device, generator) < rate
         present = (column >= 0).all(1)
-        known = column.clamp(min=0)
-        other = neighbours(part, part.code_vectors(known), known, count, generator)
+        other = neighbours(part, None, column.clamp(min=0), count, generator)
         columns.append(torch.where((hit & present)[:, None], other, column))
     return torch.cat(columns, dim=1)
 
 
 def neighbours(
     head: Quantizer,
-    u: Tensor,
+    u: Tensor | None,
     indices: Tensor,
     count: int,
     generator: torch.Generator | None = None,
@@ -115,7 +114,8 @@ def neighbours(
 
     Args:
         head: one that ``check_neighbours`` lets pass.
-        u: ``(N, d)`` float32, where a head that searches a table looks for the nearest codes.
+        u: ``(N, d)`` float32, where a head that searches a table looks for the nearest codes; None
+            for the codes themselves.
         indices: ``(N, K)`` int64; a head with a grid of codes moves these by one step in one
             digit, or leaves them.
         count: number of neighbours, the nearest or the code itself included; cut to what there is.
@@ -123,10 +123,10 @@ def neighbours(
     """
     if not _searches(head):
         return _step(head, indices, count, generator)
-    nearest = head.candidates(u, count)
-    draw = uniform(u.shape[:1], u.device, generator) * nearest.shape[1]
+    nearest = head.candidates(head.code_vectors(indices) if u is None else u, count)
+    draw = uniform(indices.shape[:1], indices.device, generator) * nearest.shape[1]
     pick = draw.long().clamp(max=nearest.shape[1] - 1)
-    return nearest[torch.arange(u.shape[0], device=u.device), pick]
+    return nearest[torch.arange(indices.shape[0], device=indices.device), pick]
 
 
 def check_neighbours(where: str, head: Quantizer) -> None:
@@ -187,5 +187,11 @@ def _searches(head: Quantizer) -> bool:
 
 
 def _is_grid(head: Quantizer) -> bool:
-    """Return whether indices count steps: they are made of digits, or there is one per channel."""
-    return any(len(sizes) > 1 for sizes in head.digits) or len(head.digits) == head.code_dim
+    """Return whether indices count steps: made of digits, or each deciding one channel alone."""
+    if any(len(sizes) > 1 for sizes in head.digits):
+        return True
+    if len(head.digits) != head.code_dim or min(head.codebook_sizes) < 2:
+        return False
+    one = torch.eye(head.code_dim, dtype=torch.int64, device=next(head.buffers()).device)
+    moved = head.code_vectors(one) != head.code_vectors(torch.zeros_like(one))
+    return torch.equal(moved, one.bool())
