@@ -123,6 +123,13 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return main_from_args(arguments)
 
 
+def doctor(arguments: argparse.Namespace) -> None:
+    """Examine a tokenizer's codebooks on data; repair them so that old tokens stay valid."""
+    from tokenizers_vq.doctor import main_from_args
+
+    main_from_args(arguments)
+
+
 def matrix(arguments: argparse.Namespace) -> None:
     """Train every head on every tiny backbone for a small budget; write a table and a picture."""
     from tokenizers_vq.matrix import run_matrix
@@ -169,6 +176,11 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         from tokenizers_vq.evaluation import add_arguments
 
         add_arguments(sub)
+    sub = command("doctor", doctor)
+    if "doctor" in words:
+        from tokenizers_vq.doctor import add_arguments as add_doctor_arguments
+
+        add_doctor_arguments(sub)
     sub = command("matrix", matrix)
     sub.add_argument("--backbones", nargs="+", default=None, metavar="NAME")
     sub.add_argument("--quantizers", nargs="+", default=None, metavar="NAME")

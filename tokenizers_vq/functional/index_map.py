@@ -83,7 +83,7 @@ class IndexMaps:
         """Return the collection of ``maps``."""
         about = [{"model": one.model, "codebook_sizes": one.codebook_sizes} for one in maps]
         tensors = {
-            f"{i}.{k}": table.cpu().contiguous()
+            f"{i}.{k}": table.cpu().clone()  # a file holds no tensor twice
             for i, one in enumerate(maps)
             for k, table in enumerate(one.tables)
         }

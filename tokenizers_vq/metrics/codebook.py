@@ -129,10 +129,15 @@ class Codebook(Metric):
         super().reset()
         self.sizes, self.rows_seen, self.row_counts = (), [], []
 
+    def counted(self, k: int = 0) -> tuple[Tensor, Tensor]:
+        """Return the codes of codebook k that occurred, rising, and how often, both int64."""
+        rows, counts = self._joint()
+        codes, summed = _merged(rows[:, k : k + 1], counts)
+        return codes[:, 0], summed
+
     def histogram(self, k: int = 0) -> Tensor:
         """Return the counts of codebook k, most frequent first, ``(codes seen,)`` int64."""
-        rows, counts = self._joint()
-        return _merged(rows[:, k : k + 1], counts)[1].sort(descending=True).values
+        return self.counted(k)[1].sort(descending=True).values
 
     def compute(self) -> dict[str, Score]:
         """Return ``usage``, ``perplexity``, ``entropy_bits``, ``dead_codes``, ``joint_bits``."""
