@@ -18,11 +18,19 @@ HEADS = {
     "ema": {**EMA, "restart_threshold": 0.0},
     "ema_kmeans_restart": {**EMA, "kmeans_init": "plusplus", "restart_threshold": 0.3},
     "gradient_restart": {"name": "vq", "codebook_size": 16, "restart_threshold": 0.3},
+    "vq_entropy": {"name": "vq", "codebook_size": 16, "entropy_weight": 1.0},
     "affine_cvq": {"name": "vq", "codebook_size": 16, "affine": True, "restart": "cvq"},
     "rvq": {
         "name": "residual",
         "stages": {"repeat": 2, "of": {**EMA, "metric": "cosine", "kmeans_init": "random"}},
     },
+    "rq_vae": {"name": "residual", "stages": [{**EMA, "kmeans_init": "random"}], "repeat": 3},
+    "mcrvq": {
+        "name": "mcrvq",
+        "stages": {"repeat": 3, "of": {**EMA, "kmeans_init": "random"}},
+        "parts": 2,
+    },
+    "qinco": {"name": "qinco", "codebook_size": 16, "depth": 2, "kmeans_init": "random"},
     "shared_index": {**EMA, "name": "shared_index", "parts": [3, 1], "kmeans_init": "random"},
     "lfq": LFQ,
     "lfq_bound": {**LFQ, "bits": 26},
@@ -127,7 +135,7 @@ def test_codebooks_are_those_of_one_process_with_the_joined_batch(ranks, name, s
         torch.testing.assert_close(ranks[0][split, name][key], value, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["gradient_restart", "lfq", "lfq_bound", "ibq", "ecsq"])
+@pytest.mark.parametrize("name", ["gradient_restart", "vq_entropy", "lfq", "lfq_bound", "ibq", "ecsq"])
 def test_loss_and_gradient_are_those_of_one_process_with_the_joined_batch(ranks, name):
     head = build(name)
     expected = gradients(head, head, batches()[0])
