@@ -10,6 +10,7 @@ DIVEQ = {
     "commitment_weight": 0.0,
     "codebook_weight": 0.0,
 }
+GUMBEL = {"name": "gumbel", "codebook_size": 16}
 
 CASES = {
     "vq_diveq": Case(DIVEQ, noisy=True, graph=True),
@@ -17,6 +18,20 @@ CASES = {
     "vq_affine": Case({**VQ, "affine": True, "kmeans_init": "random"}, identity=True, graph=True),
     "vq_cvq": Case({**VQ, "restart": "cvq"}, identity=True),
     "vq_cvq_cosine": Case({**VQ, "restart": "cvq", "metric": "cosine", "code_dim": 4}),
+    "vq_orthogonal": Case({**VQ, "orthogonal_weight": 1.0}, identity=True),
+    "vq_entropy": Case(
+        {**VQ, "entropy_weight": 0.1, "entropy_temperature": 1.0}, identity=True, graph=True
+    ),
+    "vq_entropy_ema": Case(
+        {**VQ, "entropy_weight": 0.1, "metric": "cosine", "codebook_update": "ema"}
+    ),
+    "vq_sampled": Case({**VQ, "sample_temperature": 1.0}, noisy=True, identity=True, graph=True),
+    "vq_larp": Case({**VQ, "sample_temperature": 0.3, "metric": "cosine"}, noisy=True),
+    "gumbel": Case(GUMBEL, noisy=True, soft=True, graph=True),
+    "gumbel_hard": Case({**GUMBEL, "straight_through": True, "code_dim": 4}, noisy=True),
+    "rvq_gumbel": Case(
+        {"name": "residual", "stages": {"repeat": 2, "of": GUMBEL}}, noisy=True, identity=True
+    ),
     "rvq_diveq": Case(
         {"name": "residual", "stages": {"repeat": 2, "of": DIVEQ}}, noisy=True, identity=True
     ),

@@ -8,6 +8,7 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
 
 from tokenizers_vq import registry
 
@@ -32,6 +33,19 @@ HEADS = {
     },
     "qinco": {"name": "qinco", "codebook_size": 16, "depth": 2, "kmeans_init": "random"},
     "shared_index": {**EMA, "name": "shared_index", "parts": [3, 1], "kmeans_init": "random"},
+    "perturbed": {
+        "name": "perturbed",
+        "rate": 1.0,
+        "share": 1.0,
+        "count": 4,
+        "inner": {**EMA, "kmeans_init": "random"},
+    },
+    "projected": {"name": "projected", "hidden": 8, "inner": {**EMA, "restart_threshold": 0.0}},
+    "disentangled": {
+        "name": "grouped",
+        "groups": {"repeat": 2, "of": {**EMA, "metric": "cosine", "restart_threshold": 0.0}},
+        "disentangle_weight": 1.0,
+    },
     "lfq": LFQ,
     "lfq_bound": {**LFQ, "bits": 26},
     "ibq": {"name": "ibq", "codebook_size": 16, "inverse_temperature": 1.0, "entropy_weight": 1.0},
@@ -56,6 +70,42 @@ def learn_codebook(head, parts):
     for z in parts:
         head.update(z, head(z).indices)
     return head.state_dict()
+
+
+def learn_accumulated(head, parts):
+    """The same with two forwards per step and one update of both: what the trainer does."""
+    for z in parts:
+        indices = [head(half).indices for half in z.tensor_split(2)]
+        head.update(z, torch.cat(indices))
+    return head.state_dict()
+
+
+def learn_checkpointed(head, parts):
+    """The same with a forward that the backward computes again."""
+    for part in parts:
+        z = part.clone().requires_grad_()
+        z_q, indices = checkpoint(outputs, head, z, use_reentrant=False)
+        z_q.square().sum().backward()
+        head.update(z, indices)
+    return head.state_dict()
+
+
+def outputs(head, z):
+    out = head(z)
+    return out.z_q, out.indices
+
+
+def learn_frozen(head, parts):
+    """The same with a head that must not change."""
+    return learn_codebook(head.requires_grad_(False), parts)
+
+
+HABITS = {
+    "accumulated": learn_accumulated,
+    "checkpointed": learn_checkpointed,
+    "frozen": learn_frozen,
+}
+STATEFUL = [name for name in HEADS if build(name).has_state]
 
 
 def gradients(module, head, z):
@@ -101,6 +151,10 @@ def work(rank, folder, early):
             head = copy.deepcopy(early[name])  # built before the process group, as Lightning does
             parts = [z.split(sizes)[rank] for z in batches()]
             results[split, name] = learn_codebook(head, parts)
+    for habit, learn in HABITS.items():
+        for name in STATEFUL:
+            parts = [z.split(SPLITS["uneven"])[rank] for z in batches()]
+            results[habit, name] = learn(copy.deepcopy(early[name]), parts)
     for name in HEADS:
         head = copy.deepcopy(early[name])
         if not list(head.parameters()):
@@ -127,6 +181,24 @@ def test_codebooks_are_bit_identical_over_ranks(ranks, name, split):
         assert torch.equal(first[key], second[key]), key
 
 
+@pytest.mark.parametrize("habit", ["accumulated", "checkpointed"])
+@pytest.mark.parametrize("name", STATEFUL)
+def test_habits_of_training_change_nothing(ranks, name, habit):
+    for rank in ranks:
+        for key, value in rank["uneven", name].items():
+            assert torch.equal(rank[habit, name][key], ranks[0][habit, name][key]), key
+            if "stage_dropout" not in HEADS[name]:  # other forwards draw other depths
+                torch.testing.assert_close(rank[habit, name][key], value)
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_a_frozen_head_stays_as_it_is_on_every_rank(ranks, name):
+    before = build(name).state_dict()
+    for rank in ranks:
+        for key, value in before.items():
+            assert torch.equal(rank["frozen", name][key], value), key
+
+
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("name", HEADS)
 def test_codebooks_are_those_of_one_process_with_the_joined_batch(ranks, name, split):
@@ -135,7 +207,9 @@ def test_codebooks_are_those_of_one_process_with_the_joined_batch(ranks, name, s
         torch.testing.assert_close(ranks[0][split, name][key], value, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["gradient_restart", "vq_entropy", "lfq", "lfq_bound", "ibq", "ecsq"])
+@pytest.mark.parametrize(
+    "name", ["gradient_restart", "vq_entropy", "lfq", "lfq_bound", "ibq", "ecsq"]
+)
 def test_loss_and_gradient_are_those_of_one_process_with_the_joined_batch(ranks, name):
     head = build(name)
     expected = gradients(head, head, batches()[0])

@@ -5,6 +5,8 @@ from golden import C4, X, close, with_codes
 
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.functional.codebook import affine_map, moments, pull_strength
+from tokenizers_vq.functional.regularize import assignment_entropies, orthogonality
+from tokenizers_vq.functional.sampling import sample_codes
 from tokenizers_vq.functional.straight_through import directional, synchronous
 from tokenizers_vq.quantizers.vq import VectorQuantizer
 
@@ -111,15 +113,6 @@ def test_golden_sync_gradient_of_a_codebook():
     close(head.codebook.grad, [[0.5, 1], [1, 2], [0.5, 1], [0.5, 1]])  # code 1 has two latents
 
 
-def test_sync_needs_codes_that_learn_by_gradient():
-    with pytest.raises(ConfigError) as error:
-        VectorQuantizer(2, codebook_size=4, sync_weight=1.0, codebook_update="ema")
-    assert str(error.value) == (
-        "VectorQuantizer: expected codebook_update='gradient' with a sync_weight; got 'ema'. "
-        "Change one of the two."
-    )
-
-
 # Affine map ---------------------------------------------------------------------------------------
 
 
@@ -219,4 +212,115 @@ def test_a_pull_needs_codes_that_learn_by_gradient():
     assert str(error.value) == (
         "VectorQuantizer: expected codebook_update='gradient' with restart='cvq'; got 'ema'. "
         "Change one of the two."
+    )
+
+
+# Orthogonality and entropy ------------------------------------------------------------------------
+
+
+def test_golden_orthogonality():
+    codes = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
+    close(orthogonality(codes), 0.2222222)
+    head = still(codes, orthogonal_weight=10.0, commitment_weight=0.0, codebook_weight=0.0)
+    out = head(X)
+    close(out.loss, 2.222222)
+    close(out.terms["orthogonality"], 0.2222222)
+
+
+def test_orthogonality_agrees_with_vector_quantize_pytorch():
+    for codes in (torch.randn(20, 6), torch.randn(3, 8)):
+        torch.testing.assert_close(orthogonality(codes), peer.orthogonal_loss_fn(codes[None]))
+
+
+def test_golden_entropies_of_distances():
+    distances = torch.tensor([[0.01, 0.02, 0.05], [0.03, 0.01, 0.04]])
+    # Codes on the axes and these rows have those squared distances up to one number per row.
+    sample, batch = assignment_entropies(-distances / 2, torch.eye(3), torch.ones(2) > 0, 0.01)
+    close(sample, 0.5845344)
+    # The reference adds 1e-5 inside the logarithm, which costs that much per code.
+    close(batch, 0.7906631 + 3e-5)
+    close(sample - batch, -0.2061287 - 3e-5)
+
+
+def test_entropies_and_gradients_are_those_of_the_whole_matrix():
+    x, codes = torch.randn(30, 4).requires_grad_(), torch.randn(9, 4).requires_grad_()
+    valid = torch.arange(30) % 5 > 0
+    got = assignment_entropies(x, codes, valid, 0.7)
+    p = torch.softmax(-(torch.cdist(x, codes) ** 2) / 0.7, dim=1)[valid]
+    mean = p.mean(0)
+    expected = -(p * p.log()).sum(1).mean(), -(mean * mean.log()).sum()
+    torch.testing.assert_close(got, expected)
+    for one, other in zip(got, expected, strict=True):
+        ours = torch.autograd.grad(one, (x, codes), retain_graph=True)
+        theirs = torch.autograd.grad(other, (x, codes), retain_graph=True)
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    assert 0 <= float(got[0].detach()) <= float(got[1].detach()) <= float(torch.tensor(9.0).log())
+
+
+def test_the_entropy_terms_are_in_the_loss():
+    z = torch.randn(1, 50, 3)
+    codes = torch.randn(8, 3)
+    plain, spread = still(codes), still(codes, entropy_weight=0.3, entropy_temperature=0.5)
+    terms = spread(z).terms
+    gain = 0.3 * (terms["entropy_sample"] - terms["entropy_batch"])
+    torch.testing.assert_close(spread(z).loss - plain(z).loss, gain)
+
+
+@pytest.mark.parametrize("option", ["sync_weight", "orthogonal_weight"])
+def test_weights_of_gradients_need_a_codebook_that_takes_them(option):
+    with pytest.raises(ConfigError) as error:
+        VectorQuantizer(2, codebook_size=4, codebook_update="ema", **{option: 1.0})
+    article = "an" if option.startswith("o") else "a"
+    assert str(error.value) == (
+        f"VectorQuantizer: expected codebook_update='gradient' with {article} {option}; "
+        "got 'ema'. Change one of the two."
+    )
+
+
+# Codes drawn at random ----------------------------------------------------------------------------
+
+
+def test_golden_draws_follow_squared_distances():
+    torch.manual_seed(0)
+    z = torch.full((100_000, 1), 0.3)
+    for codes, share in (([0.0, 1.0], 0.310026), ([0.0, 2.0], 0.0036842)):
+        # Under the rule of plain distances the second share would be 0.0573242.
+        drawn = sample_codes(z, torch.tensor(codes)[:, None], temperature=0.5)
+        assert float(drawn.float().mean()) == pytest.approx(share, abs=0.004)
+
+
+def test_golden_draws_follow_cosines():
+    torch.manual_seed(0)
+    cosines = torch.tensor([0.99, 0.98, 0.95, 0.5])
+    codes = torch.stack([cosines, (1 - cosines.square()).sqrt()], dim=1)
+    head = still(codes, metric="cosine", sample_temperature=0.03)
+    z = torch.tensor([1.0, 0.0]).expand(1, 100_000, 2)
+    out = head(z)
+    shares = torch.bincount(out.indices.flatten(), minlength=4) / 100_000
+    close(shares, [0.505018, 0.361861, 0.133121, 0], atol=0.006)
+    assert bool((head.encode(z) == 0).all())
+    assert bool((head.eval()(z).indices == 0).all())
+
+
+def test_draws_do_not_depend_on_how_the_rows_are_cut():
+    z, codes = torch.zeros(2000, 2), torch.randn(8, 2)
+    shares = [
+        torch.bincount(sample_codes(z, codes, 1.0, chunk=chunk), minlength=8) / 2000
+        for chunk in (8, 10**6)
+    ]
+    torch.testing.assert_close(shares[0], shares[1], atol=0.06, rtol=0)
+
+
+def test_a_temperature_near_zero_draws_the_nearest():
+    z, codes = torch.randn(1, 50, 3), torch.randn(8, 3)
+    head = still(codes, sample_temperature=1e-6)
+    assert torch.equal(head(z).indices, head.encode(z))
+
+
+def test_temperatures_below_zero_are_named():
+    with pytest.raises(ConfigError) as error:
+        VectorQuantizer(2, codebook_size=4, sample_temperature=-1.0)
+    assert str(error.value) == (
+        "VectorQuantizer: expected sample_temperature of 0 or more and entropy_temperature "
+        "above 0; got -1.0 and 0.01. Turn entropies off by entropy_weight=0."
     )

@@ -4,16 +4,22 @@ Reference:
     van den Oord et al., Neural Discrete Representation Learning, 2017,
     https://arxiv.org/abs/1711.00937, eq. 1-3 and appendix A.1;
     Yu et al., Vector-quantized Image Modeling with Improved VQGAN, 2021,
-    https://arxiv.org/abs/2110.04627, section 3.2 (cosine).
-    The papers of the options are named where they are computed: functional/straight_through.py
-    and quantizers/learned.py.
+    https://arxiv.org/abs/2110.04627, section 3.2 (cosine);
+    Wang et al., LARP: Tokenizing Videos with a Learned Autoregressive Generative Prior, 2024,
+    https://arxiv.org/abs/2410.21264, section 3.2 (``sample_temperature``).
+    Differs from LARP: codes are drawn in training only, so that encoding repeats itself. The
+    papers of the other options are named where they are computed, in quantizers/learned.py and in
+    functional/straight_through.py and regularize.py.
 """
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.functional.nearest import nearest_codes
+from tokenizers_vq.functional.regularize import assignment_entropies, orthogonality
+from tokenizers_vq.functional.sampling import sample_codes
 from tokenizers_vq.functional.straight_through import (
     directional,
     rotate_to,
@@ -21,7 +27,7 @@ from tokenizers_vq.functional.straight_through import (
     synchronous,
 )
 from tokenizers_vq.ops import nearest_code
-from tokenizers_vq.quantizers.flat import mean_square
+from tokenizers_vq.quantizers.flat import Flat, Tokens, mean_square
 from tokenizers_vq.quantizers.learned import LearnedCodes
 
 ESTIMATORS = ("straight_through", "rotation", "diveq")
@@ -58,9 +64,19 @@ class VectorQuantizer(LearnedCodes):
         estimator: ``"straight_through"``, ``"rotation"`` or ``"diveq"``. The last adds noise to the
             output in training and teaches the codes through it: both loss weights may be 0.
         sync_weight: share of the output's gradient that the codes get too; nu in the paper.
+        sample_temperature: T; training draws codes from ``softmax(cosine / T)``, or for the
+            Euclidean metric ``softmax(-distance^2 / T)``. 0 takes the nearest.
+        orthogonal_weight: of the mean squared cosine between codes; only with ``"gradient"``.
+        entropy_weight: of the sample entropy less the batch entropy of soft assignments.
+        entropy_temperature: T of those, ``softmax(-distance^2 / T)``.
 
     Shapes:
         z (B, *grid, D) -> z_q (B, *grid, D), indices (B, *grid, 1)
+
+    Terms:
+        ``commitment``; with their weights ``codebook``, ``orthogonality``, ``entropy_sample`` and
+        ``entropy_batch``. Entropies are in nats, the latter over the batches of all ranks in
+        training, of each rank alone in evaluation.
 
     Raises:
         ConfigError: an option is none of its choices or does not go with another, both widths are
@@ -91,6 +107,10 @@ class VectorQuantizer(LearnedCodes):
         affine: bool = False,
         estimator: str = "straight_through",
         sync_weight: float = 0.0,
+        sample_temperature: float = 0.0,
+        orthogonal_weight: float = 0.0,
+        entropy_weight: float = 0.0,
+        entropy_temperature: float = 0.01,
     ) -> None:
         super().__init__(
             dim,
@@ -108,6 +128,10 @@ class VectorQuantizer(LearnedCodes):
         self.commitment_weight = commitment_weight
         self.codebook_weight = codebook_weight
         self.sync_weight = sync_weight
+        self.sample_temperature = sample_temperature
+        self.orthogonal_weight = orthogonal_weight
+        self.entropy_weight = entropy_weight
+        self.entropy_temperature = entropy_temperature
         self._check_options()
 
     def code_indices(self, u: Tensor) -> Tensor:
@@ -122,10 +146,23 @@ class VectorQuantizer(LearnedCodes):
         """Return the codes ``(N, d)`` of ``indices (N, 1)``."""
         return F.embedding(indices[:, 0], self.codes())
 
+    def quantize(self, u: Tensor, source: Tensor, tokens: Tokens) -> Flat:
+        """Quantize ``u (N, d)``; in training perhaps with codes drawn at random."""
+        with torch.no_grad():
+            draws = self.training and self.sample_temperature > 0
+            indices = self._draw(u) if draws else self.code_indices(u)
+        codes = self.code_vectors(indices)
+        loss, terms = self.code_losses(u, indices, codes, tokens.valid)
+        out = self.surrogate(source, codes)
+        if self.sync_weight or self.estimator == "diveq":
+            # A token that is not finite stands for nothing that a code could learn from.
+            out = torch.where(tokens.valid[:, None], out, out.detach())
+        return Flat(out, indices, loss, terms)
+
     def code_losses(
         self, u: Tensor, indices: Tensor, codes: Tensor, valid: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the terms ``commitment`` and, for a codebook with gradient, ``codebook``."""
+        """Return the terms that have a weight."""
         u = self._signal(u)
         commitment = mean_square(u, codes.detach(), valid)
         terms = {"commitment": commitment}
@@ -133,6 +170,17 @@ class VectorQuantizer(LearnedCodes):
         if self.codebook_update == "gradient":
             terms["codebook"] = mean_square(codes, u.detach(), valid)
             loss = loss + self.codebook_weight * terms["codebook"]
+        if self.orthogonal_weight:
+            # A step without tokens has no loss, also where the codes alone would make one.
+            terms["orthogonality"] = orthogonality(self.codes()) * valid.any()
+            loss = loss + self.orthogonal_weight * terms["orthogonality"]
+        if self.entropy_weight:
+            # In evaluation ranks may have different numbers of batches: none waits for another.
+            terms["entropy_sample"], terms["entropy_batch"] = assignment_entropies(
+                u, self.codes(), valid, self.entropy_temperature, all_ranks=self.training
+            )
+            spread = terms["entropy_sample"] - terms["entropy_batch"]
+            loss = loss + self.entropy_weight * spread
         return loss, {name: term.detach() for name, term in terms.items()}
 
     def surrogate(self, u: Tensor, codes: Tensor) -> Tensor:
@@ -144,6 +192,11 @@ class VectorQuantizer(LearnedCodes):
         out = estimate(u, codes)
         return synchronous(out, codes, self.sync_weight) if self.sync_weight else out
 
+    def _draw(self, u: Tensor) -> Tensor:
+        # For unit vectors the squared distance is twice one minus the cosine.
+        temperature = self.sample_temperature * (2 if self.metric == "cosine" else 1)
+        return sample_codes(self._signal(u), self.codes(), temperature)[:, None]
+
     def _check_options(self) -> None:
         if self.estimator == "diveq":
             self._require("estimator='diveq'", codebook_update="gradient")
@@ -154,3 +207,11 @@ class VectorQuantizer(LearnedCodes):
                 )
         if self.sync_weight:
             self._require("a sync_weight", codebook_update="gradient")
+        if self.orthogonal_weight:
+            self._require("an orthogonal_weight", codebook_update="gradient")
+        if self.sample_temperature < 0 or self.entropy_temperature <= 0:
+            raise ConfigError(
+                f"{type(self).__name__}: expected sample_temperature of 0 or more and "
+                f"entropy_temperature above 0; got {self.sample_temperature} and "
+                f"{self.entropy_temperature}. Turn entropies off by entropy_weight=0."
+            )
