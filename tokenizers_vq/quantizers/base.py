@@ -216,8 +216,10 @@ class Quantizer(nn.Module):
                 out[present] = self.decode_rows(rows[present])
         return out.to(self._anchor.dtype).reshape(*indices.shape[:-1], self.dim)
 
-    def lookup(self, indices: Tensor) -> Tensor:
+    def lookup(self, indices: Tensor, grid: tuple[int, ...] | None = None) -> Tensor:
         """Return the code vectors ``(B, *grid, d)`` float32, before the map back to width D.
+
+        ``grid`` is that of the latents, for heads whose indices lie on another one.
 
         Raises:
             ShapeError: an index is outside its codebook, or the shape or dtype is another.
@@ -292,6 +294,13 @@ class Quantizer(nn.Module):
         """Do the same for ``u (N, d)`` in the width of the codes."""
         with torch.no_grad():
             indices = self.code_indices(u)
+        return self.settle(u, source, indices, tokens)
+
+    def settle(self, u: Tensor, source: Tensor, indices: Tensor, tokens: Tokens) -> Flat:
+        """Do the same with ``indices (N, K)`` that somebody chose.
+
+        A head with a ``quantize`` of its own has to have this too if a beam may choose for it.
+        """
         codes = self.code_vectors(indices)
         loss, terms = self.code_losses(u, indices, codes, tokens.valid)
         return Flat(self.surrogate(source, codes), indices, loss, terms)

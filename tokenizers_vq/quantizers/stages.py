@@ -14,6 +14,8 @@ from torch import Tensor
 from tokenizers_vq.errors import ShapeError
 from tokenizers_vq.quantizers.flat import Tokens
 
+CHUNK = 2**22  # numbers in the sums that a beam compares at a time: 16 MiB of float32
+
 # propose(stage, u (N, d), out (N, d), count): columns (N, C, k) and what they add, (N, C, d)
 Propose = Callable[[int, Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
@@ -32,26 +34,11 @@ def beam_search(propose: Propose, u: Tensor, depth: Tensor, count: int, beam: in
         count: number of stages.
         beam: number of partial sums kept.
     """
-    rows, width = u.shape
-    sums = u.new_zeros(rows, 1, width)
-    paths = torch.empty(rows, 1, 0, dtype=torch.int64, device=u.device)
-    best = paths[:, 0]
-    for stage in range(count):
-        kept = sums.shape[1]
-        origin = u[:, None].expand(-1, kept, -1).reshape(-1, width)
-        columns, codes = propose(stage, origin, sums.reshape(-1, width), beam)
-        choices = codes.shape[1]
-        codes = codes.reshape(rows, kept, choices, width)
-        sums = (sums[:, :, None] + codes).flatten(1, 2)
-        error = (u[:, None] - sums).square().sum(-1)
-        order = error.argsort(dim=1, stable=True)[:, :beam]
-        columns = columns.reshape(rows, kept * choices, columns.shape[2])
-        paths = torch.cat([paths.repeat_interleave(choices, dim=1), columns], dim=2)
-        sums, paths = _pick(sums, order), _pick(paths, order)
-        fill = best.new_full((rows, columns.shape[2]), -1)
-        longer = torch.cat([best, fill], dim=1)
-        best = torch.where((depth > stage)[:, None], paths[:, 0], longer)
-    return best
+    if torch.compiler.is_compiling():  # a graph with any number of rows has no loop over them
+        return _beam_rows(propose, u, depth, count, beam)
+    rows = max(1, CHUNK // (beam * beam * u.shape[1]))
+    parts = zip(torch.split(u, rows), torch.split(depth, rows), strict=True)
+    return torch.cat([_beam_rows(propose, part, stop, count, beam) for part, stop in parts])
 
 
 def draw_depth(tokens: Tokens, least: int, count: int, dropout: float) -> Tensor:
@@ -86,6 +73,29 @@ def fill_prefix(indices: Tensor, count: int) -> Tensor:
     if missing <= 0:
         return indices
     return torch.cat([indices, indices.new_full((*indices.shape[:-1], missing), -1)], dim=-1)
+
+
+def _beam_rows(propose: Propose, u: Tensor, depth: Tensor, count: int, beam: int) -> Tensor:
+    rows, width = u.shape
+    sums = u.new_zeros(rows, 1, width)
+    paths = torch.empty(rows, 1, 0, dtype=torch.int64, device=u.device)
+    best = paths[:, 0]
+    for stage in range(count):
+        kept = sums.shape[1]
+        origin = u[:, None].expand(-1, kept, -1).reshape(-1, width)
+        columns, codes = propose(stage, origin, sums.reshape(-1, width), beam)
+        choices = codes.shape[1]
+        codes = codes.reshape(rows, kept, choices, width)
+        sums = (sums[:, :, None] + codes).flatten(1, 2)
+        error = (u[:, None] - sums).square().sum(-1)
+        order = error.argsort(dim=1, stable=True)[:, :beam]
+        columns = columns.reshape(rows, kept * choices, columns.shape[2])
+        paths = torch.cat([paths.repeat_interleave(choices, dim=1), columns], dim=2)
+        sums, paths = _pick(sums, order), _pick(paths, order)
+        fill = best.new_full((rows, columns.shape[2]), -1)
+        longer = torch.cat([best, fill], dim=1)
+        best = torch.where((depth > stage)[:, None], paths[:, 0], longer)
+    return best
 
 
 def _pick(values: Tensor, order: Tensor) -> Tensor:

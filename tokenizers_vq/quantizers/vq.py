@@ -151,6 +151,10 @@ class VectorQuantizer(LearnedCodes):
         with torch.no_grad():
             draws = self.training and self.sample_temperature > 0
             indices = self._draw(u) if draws else self.code_indices(u)
+        return self.settle(u, source, indices, tokens)
+
+    def settle(self, u: Tensor, source: Tensor, indices: Tensor, tokens: Tokens) -> Flat:
+        """Quantize ``u (N, d)`` to the codes of ``indices (N, 1)``."""
         codes = self.code_vectors(indices)
         loss, terms = self.code_losses(u, indices, codes, tokens.valid)
         out = self.surrogate(source, codes)
