@@ -15,4 +15,7 @@ CASES = {
     "rvq_shared_index": Case(
         {"name": "residual", "stages": {"repeat": 2, "of": SHARED}}, identity=True
     ),
+    "d4": Case({"name": "lattice", "lattice": "d4", "commitment_weight": 0.25}, fixed_point=True),
+    "e8": Case({"name": "lattice", "lattice": "e8"}, fixed_point=True),
+    "leech": Case({"name": "lattice", "lattice": "leech"}, fixed_point=True, graph=True),
 }
