@@ -9,7 +9,7 @@ import torch
 
 from tokenizers_vq import cli, hub
 from tokenizers_vq.advice import findings
-from tokenizers_vq.configs import tokenizer_config
+from tokenizers_vq.configs import config_names, read_config, tokenizer_config
 from tokenizers_vq.data.synthetic import SyntheticImages
 from tokenizers_vq.doctor import diagnose, twins
 from tokenizers_vq.doctor_view import page
@@ -21,6 +21,7 @@ from tokenizers_vq.quantizers.grouped import Grouped
 from tokenizers_vq.quantizers.lfq import LFQ
 from tokenizers_vq.quantizers.residual import Residual
 from tokenizers_vq.quantizers.vq import VectorQuantizer
+from tokenizers_vq.registry import QUANTIZERS
 from tokenizers_vq.survey import Survey, parts, survey
 from tokenizers_vq.tokenizer import Tokenizer
 
@@ -128,8 +129,16 @@ def test_a_collapsed_codebook_and_one_loud_code():
     picks = torch.zeros(20, 20, dtype=torch.int64)
     picks[0, :12] = torch.arange(12)
     _, kinds = found(seen_by(table(codes), [codes[picks]]))
-    assert kinds["collapsed"]["found"].endswith("codes of 16")
-    assert kinds["top_code"]["found"] == "code 0 has 97% of the tokens"
+    assert kinds["collapsed"]["found"] == "the tokens could come from 1.2 codes of 16"
+    assert kinds["collapsed"]["advice"] == (
+        "The codebook has collapsed; set kmeans_init to random."
+    )
+    assert "top_code" not in kinds
+    picks[:16] = torch.arange(320).reshape(16, 20) % 16
+    picks[:12] = 3
+    _, kinds = found(seen_by(table(codes), [codes[picks]]))
+    assert kinds["top_code"]["found"] == "code 3 has 61% of the tokens"
+    assert "collapsed" not in kinds
 
 
 def test_twins_among_live_codes_only():
@@ -262,6 +271,39 @@ def test_a_healthy_codebook_needs_nothing():
     report, _ = found(seen_by(table(CODES), list(z)))
     assert report["findings"] == []
     assert page(report).endswith("Nothing to repair.\n")
+
+
+@pytest.mark.parametrize("head", sorted(QUANTIZERS))
+def test_every_head_can_be_examined(head):
+    configs = {name: read_config("quantizer", name) for name in config_names("quantizer")}
+    name = next(name for name, config in configs.items() if config["name"] == head)
+    tokenizer = Tokenizer.from_config(tokenizer_config("tiny_cnn2d", name), name="t.t").eval()
+    seen = survey(tokenizer, SyntheticImages(n=1, size=64))
+    report, _ = found(seen)
+    rows = report["codebooks"]
+    assert tuple(row["size"] for row in rows) == tokenizer.quantizer.codebook_sizes
+    assert all(0 <= row["bits"] <= row["nominal_bits"] for row in rows)
+    assert f"t.t on echo: 1 items, {report['tokens']} positions" in page(report)
+
+
+def test_a_stopped_survey_leaves_the_heads_as_they_were():
+    class Stopped(Echo):
+        def __getitem__(self, index):
+            raise KeyboardInterrupt
+
+    head = table(CODES)
+    tokenizer = Tokenizer(Bare(2), head, Bare(2)).eval()
+    with pytest.raises(KeyboardInterrupt):
+        survey(tokenizer, Stopped([0]))
+    assert "code_indices" not in vars(head)
+
+
+def test_data_of_another_kind_are_refused(tiny_tokenizer):
+    with pytest.raises(ShapeError) as error:
+        survey(tiny_tokenizer, Echo([torch.zeros(1, 100)]))
+    assert str(error.value) == (
+        "doctor: expected shape (B, 3, H, W); got (1, 1, 100). Give data of the tokenizer's kind."
+    )
 
 
 def test_surveys_of_nothing_are_refused(tiny_tokenizer):

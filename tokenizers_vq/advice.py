@@ -91,7 +91,7 @@ def _few_tokens(rows: Sequence[Row]) -> list[Finding]:
 
 
 def _collapsed(row: Row) -> tuple[str, str] | None:
-    if row["perplexity"] >= 2 or row["bits"] < SILENT or row["size"] <= 4 or _scalar(row):
+    if not _has_collapsed(row):
         return None
     return (
         f"the tokens could come from {row['perplexity']:.1f} codes of {row['size']:,}",
@@ -120,33 +120,34 @@ def _more_use(row: Row) -> str:
         return "lower code_dim or codebook_size"
     if head not in TABLES:
         return "give the head fewer codes (levels, bits or codebook_size), or train longer"
+    pulled = options.get("restart") == "cvq"
     ways = {
-        "set restart_threshold to 0.05": options["restart_threshold"] == 0,
+        "set restart_threshold to 0.05": options["restart_threshold"] == 0 and not pulled,
         "set kmeans_init to random": options["kmeans_init"] == "none" and head == "vq",
         "set codebook_update to ema, or lower code_dim": (
             options["codebook_update"] == "gradient" and head == "vq"
         ),
-        "raise restart_threshold, or lower codebook_size": True,
+        "raise restart_threshold, or lower codebook_size": not pulled,
+        "set restart to random, or lower codebook_size": True,
     }
     return next(way for way, applies in ways.items() if applies)
 
 
 def _silent(row: Row) -> tuple[str, str] | None:
-    if row["bits"] >= SILENT or row["nominal_bits"] < SILENT:
+    if row["bits"] >= SILENT or row["nominal_bits"] < SILENT or _has_collapsed(row):
         return None
-    option = "channels" if row["head"] == "ecsq" else "the number of codebooks"
-    more = " or rate_weight" if row["head"] == "ecsq" else ""
+    options = "channels or rate_weight" if row["head"] == "ecsq" else "the number of codebooks"
     return (
         f"code {row['top_code']} has {row['top_share']:.1%} of the tokens, "
         f"{row['bits']:.3f} bits per index",
-        f"These indices say nothing; lower {option}{more}, or accept them where an entropy coder "
+        f"These indices say nothing; lower {options}, or accept them where an entropy coder "
         "follows: they cost next to nothing.",
     )
 
 
 def _top_code(row: Row) -> tuple[str, str] | None:
     loud = row["top_share"] > max(TOP, TOP_TIMES / row["size"])
-    if not loud or row["bits"] < SILENT or _scalar(row):
+    if not loud or _has_collapsed(row) or _scalar(row):
         return None
     return (
         f"code {row['top_code']} has {row['top_share']:.0%} of the tokens",
@@ -253,6 +254,11 @@ def _drift(rows: Sequence[Row]) -> list[Finding]:
             "before its tokens are used.",
         )
     ]
+
+
+def _has_collapsed(row: Row) -> bool:
+    """Whether a codebook of more than a few codes carries no more than one bit."""
+    return bool(row["perplexity"] < 2 and row["size"] > 4) and not _scalar(row)
 
 
 def _scalar(row: Row) -> bool:

@@ -29,7 +29,7 @@ MIN_ITEMS = 16  # of one size, before the entropy of a position says something
 LOW = 0.5  # of the median entropy of the positions
 OPTIONS = (
     "codebook_update", "code_dim", "entropy_weight", "kmeans_init", "max_level", "metric",
-    "restart_threshold",
+    "restart", "restart_threshold",
 )  # fmt: skip
 
 
@@ -116,10 +116,12 @@ def main_from_args(arguments: argparse.Namespace) -> None:
     from tokenizers_vq.doctor_view import draw, page
     from tokenizers_vq.evaluation import dataset_from
     from tokenizers_vq.hub import load
-    from tokenizers_vq.surgery import check_request, repair_and_save
+    from tokenizers_vq.surgery import check_request, repair_and_save, repairable
 
     check_request(arguments.fix, arguments.codes, arguments.out)
     tokenizer = load(arguments.tokenizer).to(arguments.device)
+    if arguments.fix is not None:  # before any work is done
+        repairable(tokenizer, arguments.fix)
     options = {"limit": arguments.limit, "progress": True}
     dataset, name = dataset_from(arguments.data)
     seen = survey(tokenizer, dataset, **options)

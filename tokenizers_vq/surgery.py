@@ -39,7 +39,7 @@ def prune(seen: Survey, *, force: bool = False) -> Tokenizer:
             saved, or too few tokens were seen.
     """
     changes = []
-    for part in _tables(seen, "prune"):
+    for part in repairable(seen.tokenizer, "prune"):
         counts = _enough(seen, part, "prune", force)
         live = (counts > 0).nonzero()[:, 0]
         codes = codes_of(part.head).cpu()
@@ -66,7 +66,7 @@ def revive(seen: Survey, *, force: bool = False, seed: int = 0) -> Tokenizer:
         ConfigError: as ``prune``.
     """
     changes, generator = [], torch.Generator().manual_seed(seed)
-    for part in _tables(seen, "revive"):
+    for part in repairable(seen.tokenizer, "revive"):
         counts = _enough(seen, part, "revive", force)
         dead = (counts == 0).nonzero()[:, 0]
         codes = codes_of(part.head).cpu()
@@ -94,7 +94,7 @@ def shrink(seen: Survey, size: int) -> Tokenizer:
             was never saved.
     """
     changes = []
-    for part in _tables(seen, "shrink"):
+    for part in repairable(seen.tokenizer, "shrink"):
         codes, counts = codes_of(part.head).cpu(), seen.counts(part)
         if len(codes) <= size:
             same = torch.arange(len(codes))
@@ -125,6 +125,32 @@ def check_request(how: str | None, sizes: Sequence[int], out: Path | None) -> No
             f"doctor: expected falling sizes of at least 1; got {list(sizes)}. "
             "Order them, largest first."
         )
+
+
+def repairable(tokenizer: Tokenizer, how: str) -> list[Part]:
+    """Return each head of a tokenizer with its table of codes once.
+
+    Args:
+        tokenizer: saved, so that its tokens carry its name.
+        how: ``prune``, ``revive`` or ``shrink``, for the message.
+
+    Raises:
+        ConfigError: a head has no table, or the tokenizer was never saved.
+    """
+    found = parts(tokenizer.quantizer)
+    for part in found:
+        if not has_table(part.head):
+            raise ConfigError(
+                f"doctor --fix {how}: expected heads with a learned table of codes (vq, "
+                f"factorized, simvq); got {type(part.head).__name__}, whose codes are fixed or "
+                "not listed. Change its config and train again."
+            )
+    if tokenizer.file_sha256 is None:
+        raise ConfigError(
+            f"doctor --fix {how}: expected a tokenizer that was saved; got "
+            f"'{tokenizer.model_id}'. Save it first: its tokens carry that name."
+        )
+    return list({id(part.head): part for part in reversed(found)}.values())[::-1]
 
 
 def repair_and_save(
@@ -170,28 +196,6 @@ def _mapped(made: Tokenizer, ancestor: str, indices: Tensor) -> Tensor:
     if made.index_maps is None:
         return indices
     return made.index_maps.by_model[ancestor].apply(indices)
-
-
-def _tables(seen: Survey, how: str) -> list[Part]:
-    """Return each head with its table once.
-
-    Raises:
-        ConfigError: a head has none, or the tokenizer has no name that tokens could carry.
-    """
-    found = parts(seen.tokenizer.quantizer)
-    for part in found:
-        if not has_table(part.head):
-            raise ConfigError(
-                f"doctor --fix {how}: expected heads with a learned table of codes (vq, "
-                f"factorized, simvq); got {type(part.head).__name__}, whose codes are fixed or "
-                "not listed. Change its config and train again."
-            )
-    if seen.tokenizer.file_sha256 is None:
-        raise ConfigError(
-            f"doctor --fix {how}: expected a tokenizer that was saved; got "
-            f"'{seen.tokenizer.model_id}'. Save it first: its tokens carry that name."
-        )
-    return list({id(part.head): part for part in reversed(found)}.values())[::-1]
 
 
 def _enough(seen: Survey, part: Part, how: str, force: bool) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tokenizers_vq.errors import ConfigError, DataError
+from tokenizers_vq.errors import ConfigError, DataError, check_shape
 from tokenizers_vq.functional.framing import pad_to_stride
 from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.factorized import FactorizedVQ
@@ -159,16 +159,19 @@ def survey(
     Raises:
         DataError: there is no item.
         ConfigError: ``limit`` is below 1.
+        ShapeError: an item has another rank or number of channels.
     """
     from tqdm import tqdm
 
     chosen = _chosen(len(dataset.ids), limit)
+    dims = f"B {tokenizer.signal.channels} " + " ".join("THW"[-tokenizer.signal.axes :])
     found = Survey(tokenizer)
     device = next(tokenizer.parameters()).device
     bar = tqdm(chosen, unit="item", leave=False, disable=None if progress else True)
     with _watched(found, len(chosen)):
         for index in bar:
             x = dataset[index][None].to(device)
+            check_shape(x, dims, "doctor", "Give data of the tokenizer's kind.")
             z = tokenizer.encoder(pad_to_stride(x, tokenizer.stride))
             found.items.append(tokenizer.quantizer.encode(z)[0].cpu())
     return found
