@@ -2,8 +2,10 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 CHUNK = 2**21  # scores held at a time: 8 MiB of float32, which stays in a CPU's last cache
+BLOCK = 128  # columns: a maximum over them is vectorised
 GRAPH_COLUMNS = 4096  # codes per block in a traced graph, where the rows may be dynamic
 
 
@@ -62,14 +64,35 @@ def nearest_codes(x: Tensor, codebook: Tensor, count: int, chunk: int = CHUNK) -
 
 
 def _search_rows(x: Tensor, codes: Tensor, bias: Tensor, chunk: int) -> Tensor:
-    rows = max(1, min(chunk // codes.shape[0], x.shape[0]))
-    scores = x.new_empty(rows, codes.shape[0])  # one buffer: fresh ones fragment the heap
+    # The bias is one more channel: adding it to the product would write all scores twice.
+    table = torch.cat([codes, bias[:, None]], dim=1)
+    missing = -codes.shape[0] % BLOCK
+    if codes.shape[0] > BLOCK and missing:
+        table = F.pad(table, (0, 0, 0, missing))
+        table[codes.shape[0] :, -1] = -torch.inf
+    x = F.pad(x, (0, 1), value=1.0)
+    rows = max(1, min(chunk // table.shape[0], x.shape[0]))
+    scores = x.new_empty(rows, table.shape[0])  # one buffer: fresh ones fragment the heap
     index = torch.empty(x.shape[0], dtype=torch.int64, device=x.device)
     for start in range(0, x.shape[0], rows):
         part = x[start : start + rows]
-        torch.addmm(bias, part, codes.T, out=scores[: part.shape[0]])
-        torch.argmax(scores[: part.shape[0]], dim=1, out=index[start : start + rows])
+        torch.mm(part, table.T, out=scores[: part.shape[0]])
+        index[start : start + rows] = _first_largest(scores[: part.shape[0]])
     return index
+
+
+def _first_largest(scores: Tensor) -> Tensor:
+    """Return ``argmax`` over columns, ``(n,)``: the best block first, then the best inside it.
+
+    A maximum without its place is many times faster on a CPU than one with it.
+    """
+    count, width = scores.shape
+    if width <= BLOCK:
+        return scores.max(1).indices
+    blocks = scores.view(count, width // BLOCK, BLOCK)
+    best = blocks.amax(2).max(1).indices
+    inside = blocks[torch.arange(count, device=scores.device), best]
+    return best * BLOCK + inside.max(1).indices
 
 
 def _search_columns(x: Tensor, codes: Tensor, bias: Tensor) -> Tensor:
