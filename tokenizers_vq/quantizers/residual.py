@@ -19,7 +19,14 @@ from torch import Tensor, nn
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.quantizers.base import Quantizer, refuse_on_grid
 from tokenizers_vq.quantizers.flat import Flat, Tokens, linear, mean_terms
-from tokenizers_vq.quantizers.stages import beam_search, draw_depth, fill_prefix
+from tokenizers_vq.quantizers.perturbed import refuse_perturbed
+from tokenizers_vq.quantizers.stages import (
+    beam_search,
+    draw_depth,
+    fill_prefix,
+    quantize_stage,
+    settles,
+)
 
 
 class Residual(Quantizer):
@@ -86,6 +93,7 @@ class Residual(Quantizer):
         if not stages:
             raise ConfigError(f"{name}: expected at least one stage; got none.")
         refuse_on_grid(stages, name)
+        refuse_perturbed(stages, name)
         width = code_dim or dim or stages[0].dim
         widths = [stage.dim for stage in stages]
         if set(widths) != {width}:
@@ -129,7 +137,7 @@ class Residual(Quantizer):
             rest = self._rest(i, u, out.detach()) / scale
             active = depth > i
             inside = replace(tokens, valid=tokens.valid & active)
-            flat = _quantize_stage(stage, rest, inside, chosen[i])
+            flat = quantize_stage(stage, rest, inside, chosen[i])
             out = out + torch.where(active[:, None], flat.out * scale, 0.0)
             flats.append(replace(flat, indices=torch.where(active[:, None], flat.indices, -1)))
         terms = mean_terms([flat.terms for flat in flats])
@@ -279,25 +287,8 @@ class Residual(Quantizer):
 
     def _check_beam(self, stages: Sequence[Quantizer]) -> None:
         for i, stage in enumerate(stages):
-            if not _settles(type(stage)):
+            if not settles(type(stage)):
                 raise ConfigError(
                     f"{type(self).__name__}: expected stages that take a beam's choice; got "
                     f"{type(stage).__name__} at stage {i}. Use beam=1."
                 )
-
-
-def _quantize_stage(stage: Quantizer, rest: Tensor, tokens: Tokens, chosen: Tensor | None) -> Flat:
-    """Quantize ``rest (N, D)`` by one stage, at the indices ``chosen`` where there are any."""
-    if chosen is None:
-        return stage.quantize_rows(rest, rest.detach(), tokens)
-    index = chosen.clamp(min=0)  # rows that stopped earlier count in no loss
-    u, source = linear(stage.project_in, rest), linear(stage.project_in, rest.detach())
-    flat = stage.settle(u, source, index, tokens)
-    return replace(flat, out=linear(stage.project_out, flat.out))
-
-
-def _settles(kind: type) -> bool:
-    """Whether ``settle`` does all that ``quantize`` does after the choice."""
-    methods = ("quantize", "quantize_rows")
-    owners = [next(cls for cls in kind.__mro__ if name in vars(cls)) for name in methods]
-    return "settle" in vars(owners[0]) and owners[1] is Quantizer

@@ -7,12 +7,14 @@ Reference:
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from tokenizers_vq.errors import ShapeError
-from tokenizers_vq.quantizers.flat import Tokens
+from tokenizers_vq.quantizers.base import Quantizer
+from tokenizers_vq.quantizers.flat import Flat, Tokens, linear
 
 CHUNK = 2**22  # numbers in the sums that a beam compares at a time: 16 MiB of float32
 
@@ -73,6 +75,29 @@ def fill_prefix(indices: Tensor, count: int) -> Tensor:
     if missing <= 0:
         return indices
     return torch.cat([indices, indices.new_full((*indices.shape[:-1], missing), -1)], dim=-1)
+
+
+def quantize_stage(stage: Quantizer, rest: Tensor, tokens: Tokens, chosen: Tensor | None) -> Flat:
+    """Quantize ``rest (N, D)`` by one stage, at the indices ``chosen`` where there are any.
+
+    Args:
+        stage: the head of this stage.
+        rest: what the stages before left over; only losses send a gradient through it.
+        tokens: with ``valid`` False for rows that stopped earlier.
+        chosen: ``(N, K)``, a beam's choice, -1 for rows that stopped earlier; None for the stage's.
+    """
+    if chosen is None:
+        return stage.quantize_rows(rest, rest.detach(), tokens)
+    u, source = linear(stage.project_in, rest), linear(stage.project_in, rest.detach())
+    flat = stage.settle(u, source, chosen.clamp(min=0), tokens)
+    return replace(flat, out=linear(stage.project_out, flat.out))
+
+
+def settles(kind: type) -> bool:
+    """Whether ``settle`` of a head does all that its ``quantize`` does after the choice."""
+    methods = ("quantize", "quantize_rows")
+    owners = [next(cls for cls in kind.__mro__ if name in vars(cls)) for name in methods]
+    return "settle" in vars(owners[0]) and owners[1] is Quantizer
 
 
 def _beam_rows(propose: Propose, u: Tensor, depth: Tensor, count: int, beam: int) -> Tensor:
