@@ -6,6 +6,7 @@ from cases import D, all_cases
 
 from tokenizers_vq import registry
 from tokenizers_vq.errors import ConfigError
+from tokenizers_vq.quantizers.base import Quantizer
 
 CASES = all_cases()
 GRID = (4, 4)
@@ -33,8 +34,7 @@ OUTER = {
     "multi_scale": lambda of: {"name": "multi_scale", "inner": of, "scales": [1, 2]},
     "multi_scale_each": lambda of: {"name": "multi_scale", "inner": twice(of), "scales": [1, 2]},
 }  # fmt: skip
-# A beam needs stages that take its choice: which ones do is for the tests of residual stacks.
-REFUSED = {"perturbed": {"perturbed", "qinco"}, "residual_beam": None}
+STACKS = ("residual", "mcrvq", "multi_scale")
 INNER = {case.config["name"]: case.config for case in reversed(CASES.values())}  # the first of each
 
 
@@ -48,11 +48,14 @@ def build(outer, inner):
 
 
 def is_refused(outer, inner):
-    """Return whether the composition means nothing; None where it depends."""
-    if registry.resolve("quantizer", inner).on_grid:
+    """Return whether the composition means nothing; None where it depends on the inner head."""
+    kind = registry.resolve("quantizer", inner)
+    if kind.on_grid or (inner == "perturbed" and outer.startswith((*STACKS, "perturbed"))):
         return True
-    names = REFUSED.get(outer, set())
-    return None if names is None else inner in names
+    if outer == "residual_beam":  # which heads a beam can choose for is tested with it
+        return None
+    searches = kind.candidates is not Quantizer.candidates
+    return False if outer != "perturbed" or searches else None
 
 
 @pytest.mark.parametrize("inner", INNER)

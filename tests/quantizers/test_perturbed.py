@@ -218,8 +218,8 @@ def test_a_generator_decides_the_draw():
         ),
         (
             {"inner": {"name": "perturbed", "inner": VQ}},
-            "Perturbed: expected an inner quantizer that is not perturbed; got one that is. "
-            "Perturb once.",
+            "Perturbed: expected parts that are not perturbed; got one that is. "
+            "Perturb once, around the outermost stack.",
         ),
         (
             {"inner": "vq"},
@@ -235,6 +235,27 @@ def test_nonsense_is_refused(options, message):
     with pytest.raises(ConfigError) as error:
         head(**{"inner": VQ, **options})
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("title", "config"),
+    [
+        ("Residual", {"name": "residual", "stages": {"repeat": 2, "of": {}}}),
+        ("MultiScale", {"name": "multi_scale", "inner": {}, "scales": [1, 2]}),
+    ],
+)
+def test_a_stage_is_not_perturbed(title, config):
+    stage = {"name": "perturbed", "inner": VQ}
+    if title == "Residual":
+        config["stages"]["of"] = {"name": "grouped", "groups": [stage]}
+    else:
+        config["inner"] = stage
+    with pytest.raises(ConfigError) as error:
+        registry.build("quantizer", config, dim=4)
+    assert str(error.value) == (
+        f"{title}: expected parts that are not perturbed; got one that is. "
+        "Perturb once, around the outermost stack."
+    )
 
 
 def test_tokens_of_another_head_are_refused():

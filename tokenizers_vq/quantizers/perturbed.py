@@ -8,7 +8,7 @@ Reference:
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -39,7 +39,8 @@ class Perturbed(Wrapper):
     Neighbours: a head that searches a table has the codes nearest to the latent. A head whose
     codes are a grid (fsq, lfq, ecsq) has those that differ from the chosen one by one step in one
     digit. A stack or group of heads has the neighbours of the chosen code in each of its parts,
-    every part drawing for itself.
+    every part drawing for itself. It goes around stacks, not into them: there, the stages that
+    follow would learn to undo it.
 
     Args:
         dim: latent width D; None for the inner head's.
@@ -74,11 +75,7 @@ class Perturbed(Wrapper):
     ) -> None:
         super().__init__(dim, inner)
         self.check_width(self.dim, "Leave its dim out.")
-        if any(isinstance(part, Perturbed) for part in self.inner.modules()):
-            raise ConfigError(
-                "Perturbed: expected an inner quantizer that is not perturbed; got one that is. "
-                "Perturb once."
-            )
+        refuse_perturbed([self.inner], "Perturbed")
         check_draw("Perturbed", {"rate": rate, "share": share}, count)
         for leaf in leaves(self.inner):
             check_neighbours("Perturbed", leaf)
@@ -133,3 +130,12 @@ class Perturbed(Wrapper):
         else:
             other = neighbours_of_codes(parts, indices, self.count)
         return self.inner.code_vectors(other)
+
+
+def refuse_perturbed(parts: Iterable[Quantizer], where: str) -> None:
+    """Raise ``ConfigError`` if a part, or a part of a part, is perturbed."""
+    if any(isinstance(inside, Perturbed) for part in parts for inside in part.modules()):
+        raise ConfigError(
+            f"{where}: expected parts that are not perturbed; got one that is. "
+            "Perturb once, around the outermost stack."
+        )

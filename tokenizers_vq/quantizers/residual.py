@@ -62,9 +62,9 @@ class Residual(Quantizer):
         Each term's mean over the stages, and term/i for stage i.
 
     Raises:
-        ConfigError: there is no stage, their widths differ, a stage's tokens depend on their place,
-            an option is out of range, or a stage has a search of its own and the beam cannot give
-            it a choice.
+        ConfigError: there is no stage, their widths differ, a stage's tokens depend on their place
+            or are perturbed, an option is out of range, or a stage has a search of its own and the
+            beam cannot give it a choice.
 
     Example:
         >>> from tokenizers_vq.quantizers.vq import VectorQuantizer

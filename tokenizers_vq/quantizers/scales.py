@@ -7,6 +7,7 @@ import torch
 
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.quantizers.base import Quantizer, refuse_on_grid
+from tokenizers_vq.quantizers.perturbed import refuse_perturbed
 
 SMOOTH = {1: "linear", 2: "bicubic", 3: "trilinear"}  # how a scale is brought up, by rank
 
@@ -25,15 +26,16 @@ def proportional(scales: Sequence[tuple[int, ...]], grid: tuple[int, ...]) -> li
     ]
 
 
-def nearest_ticks(scales: int, convs: int) -> list[int]:
-    """Return for each scale which of ``convs`` convolutions it uses.
+def phi_of_scales(scales: int, convs: int) -> list[int]:
+    """Return for each scale which of ``convs`` convolutions it uses, at most one per scale.
 
-    Scale s of S lies at ``s / (S - 1)``; the convolutions lie evenly between margins of
-    ``1 / (2 convs)``, or ``1 / 12`` for four, as in the released model; the nearest one is used, of
-    equally near ones the first.
+    Four are shared as in the released model: scale s of S lies at ``s / (S - 1)``, the convolutions
+    evenly from 1/12 to 11/12, and the nearest is used, of equally near ones the first. Other
+    numbers take equally many scales each: ``floor(s convs / S)``.
     """
-    margin = 1 / (3 * convs) if convs == 4 else 1 / (2 * convs)
-    ticks = torch.linspace(margin, 1 - margin, convs, dtype=torch.float64)
+    if convs != 4:
+        return [scale * convs // scales for scale in range(scales)]
+    ticks = torch.linspace(1 / 12, 11 / 12, convs, dtype=torch.float64)
     places = torch.arange(scales, dtype=torch.float64) / max(scales - 1, 1)
     return [int((ticks - place).abs().argmin()) for place in places]
 
@@ -48,9 +50,9 @@ def checked_grids(scales: Sequence[int | Sequence[int]], axes: int | None) -> li
     Raises:
         ConfigError: they differ in rank, shrink, or have a side below 1.
     """
-    given = [scale for scale in scales if not isinstance(scale, int)]
+    given = [scale for scale in scales if isinstance(scale, Sequence)]
     rank = axes or (len(given[0]) if given else 2)
-    grids = [(s,) * rank if isinstance(s, int) else tuple(s) for s in scales]
+    grids = [tuple(s) if isinstance(s, Sequence) else (s,) * rank for s in scales]
     sides = [side for grid in grids for side in grid]
     fits = bool(grids) and rank in SMOOTH and all(len(grid) == rank for grid in grids)
     grows = all(a <= b for x, y in pairwise(grids) for a, b in zip(x, y, strict=False))
@@ -74,6 +76,7 @@ def checked_width(inner: Sequence[Quantizer], scales: int, width: int | None) ->
             "Give one to share, or one for each."
         )
     refuse_on_grid(inner, "MultiScale")
+    refuse_perturbed(inner, "MultiScale")
     width = width or inner[0].dim
     if {head.dim for head in inner} != {width}:
         raise ConfigError(
