@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from tokenizers_vq.errors import ShapeError, check_indices
 from tokenizers_vq.quantizers.base import Quantizer
-from tokenizers_vq.quantizers.flat import Flat, float32_island, is_finite, linear
+from tokenizers_vq.quantizers.flat import Flat, float32_island, is_finite, linear, zero_unless
 from tokenizers_vq.types import Quantized
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -141,9 +141,10 @@ class GridQuantizer(Quantizer):
 
     def _latents(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``(B, *grid, d)`` float32, zero where not finite, and where it is finite."""
-        rows = z.float().contiguous()
+        rows = z.reshape(-1, self.dim).float()
         valid = is_finite(rows)
-        return linear(self.project_in, torch.where(valid[..., None], rows, 0.0)), valid
+        u = zero_unless(valid, rows).reshape(z.shape)
+        return linear(self.project_in, u), valid.reshape(z.shape[:-1])
 
     def _check(self, z: Tensor, mask: Tensor | None) -> None:
         super()._check(z, mask)

@@ -31,7 +31,7 @@ from tokenizers_vq.quantizers.scales import (
     SMOOTH,
     checked_grids,
     checked_width,
-    nearest_ticks,
+    phi_of_scales,
     proportional,
 )
 
@@ -118,7 +118,7 @@ class MultiScale(GridQuantizer):
         self._check_counts(phi)
         convs = min(phi, len(grids))
         self.phi = nn.ModuleList(GridConv(width, self.axes) for _ in range(convs))
-        self._phi_of = nearest_ticks(len(grids), convs) if convs else []
+        self._phi_of = phi_of_scales(len(grids), convs) if convs else []
 
     @staticmethod
     def inner_dim(dim: int, count: int) -> int:

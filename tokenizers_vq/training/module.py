@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from tokenizers_vq.discriminators.base import Discriminator
+from tokenizers_vq.errors import ShapeError
 from tokenizers_vq.functional.distributed import sum_over_ranks
 from tokenizers_vq.losses.objective import Objective
 from tokenizers_vq.tokenizer import Tokenizer
@@ -86,8 +87,10 @@ class TokenizerModule(lightning.LightningModule):
             with local_gradients(self.trainer.strategy.model):
                 self.manual_backward(self.objective.total(critic_terms, step) * share)
         z, indices = reconstruction.z.detach(), reconstruction.quantized.indices
-        # positions of all batches together: their grids may differ
-        self._tokens.append((z.flatten(0, -2), indices.flatten(0, -2)))
+        if not self.tokenizer.quantizer.on_grid:
+            # positions of all batches together: their grids may differ
+            z, indices = z.flatten(0, -2), indices.flatten(0, -2)
+        self._tokens.append((z, indices))
         if last:
             numbers = self._step(bool(critic_terms))
             if self.global_step % self.log_every == 0:
@@ -106,8 +109,7 @@ class TokenizerModule(lightning.LightningModule):
             raw[1].zero_grad()
         wrapped[0].step()
         wrapped[0].zero_grad()
-        z = torch.cat([z for z, _ in self._tokens])
-        indices = torch.cat([indices for _, indices in self._tokens])
+        z, indices = _joined(self._tokens)
         self._tokens.clear()
         self.tokenizer.quantizer.update(z, indices)
         self.train_use.add(indices)
@@ -172,3 +174,14 @@ class TokenizerModule(lightning.LightningModule):
 
 def _listed(optimizers: Any) -> list[Any]:
     return list(optimizers) if isinstance(optimizers, list) else [optimizers]
+
+
+def _joined(batches: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return latents and indices of the batches of a step as one batch."""
+    if len({z.shape[1:] for z, _ in batches}) > 1:
+        raise ShapeError(
+            "training: expected the batches of one step to have one size, as this quantizer sees "
+            f"whole grids; got grids {[tuple(z.shape[1:-1]) for z, _ in batches]}. "
+            "Crop to one size, or do not accumulate."
+        )
+    return torch.cat([z for z, _ in batches]), torch.cat([indices for _, indices in batches])
