@@ -32,6 +32,7 @@ QUANTIZERS = {
     "perturbed": "tokenizers_vq.quantizers.perturbed:Perturbed",
     "projected": "tokenizers_vq.quantizers.projected:Projected",
     "qinco": "tokenizers_vq.quantizers.qinco:QINCo",
+    "random_projection": "tokenizers_vq.quantizers.random_projection:RandomProjection",
     "residual": "tokenizers_vq.quantizers.residual:Residual",
     "shared_index": "tokenizers_vq.quantizers.shared_index:SharedIndex",
     "rotated": "tokenizers_vq.quantizers.rotated:Rotated",

@@ -357,7 +357,7 @@ def test_gradients_reach_the_encoder_and_every_parameter(name):
     out = head(z)
     (out.z_q.square().sum() + out.loss).backward()
     if CASES[name].sealed:
-        assert z.grad is None
+        assert z.grad is None or bool((z.grad == 0).all())
     else:
         assert float(z.grad.abs().sum()) > 0
     for key, parameter in head.named_parameters():
