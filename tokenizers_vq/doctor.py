@@ -23,8 +23,8 @@ from tokenizers_vq.survey import Part, Survey, codes_of, has_table, parts, surve
 SCHEMA = "tokenizers_vq.doctor.1"
 TOKENS_PER_CODE = 10  # below, an unused code proves nothing: by chance alone e^-10 of them are
 TWIN = 0.1  # of the median distance from a code to its nearest neighbour
-TWIN_SEARCH = 2**15  # larger codebooks are sampled
-TWIN_SAMPLE = 2**12
+TWIN_SEARCH = 2**14  # larger codebooks are sampled
+TWIN_SAMPLE = 2**11
 MIN_ITEMS = 16  # of one size, before the entropy of a position says something
 LOW = 0.5  # of the median entropy of the positions
 OPTIONS = (
@@ -49,10 +49,9 @@ def diagnose(seen: Survey, data_name: str = "") -> dict[str, Any]:
     tokenizer = seen.tokenizer
     metric = _counted(seen)
     scores = metric.compute()
-    codebooks = [
-        row for part in parts(tokenizer.quantizer) for row in _part_rows(seen, part, metric)
-    ]
-    paths = {part.path for part in parts(tokenizer.quantizer)}
+    heads = parts(tokenizer.quantizer)
+    tables = {path: _table_numbers(seen, part) for path, part in {p.path: p for p in heads}.items()}
+    codebooks = [row | tables[part.path] for part in heads for row in _part_rows(part, metric)]
     return {
         "schema": SCHEMA,
         "tokenizer": {"name": tokenizer.name, "sha256": tokenizer.sha256},
@@ -66,7 +65,7 @@ def diagnose(seen: Survey, data_name: str = "") -> dict[str, Any]:
         "stacks": {
             path: _rounded(error.shares)
             for path, error in seen.errors.items()
-            if path not in paths and error.rows
+            if path not in tables and error.rows
         },
         "positions": _positions(seen.items),
         "environment": environment(str(next(tokenizer.parameters()).device)),
@@ -171,7 +170,7 @@ def _counted(seen: Survey) -> Codebook:
     return metric
 
 
-def _part_rows(seen: Survey, part: Part, metric: Codebook) -> list[dict[str, Any]]:
+def _part_rows(part: Part, metric: Codebook) -> list[dict[str, Any]]:
     """Return the numbers of each codebook of a head."""
     rows = []
     for k in part.columns:
@@ -199,7 +198,7 @@ def _part_rows(seen: Survey, part: Part, metric: Codebook) -> list[dict[str, Any
             },
             "frequencies": pooled_frequencies(counts.sort(descending=True).values, size),
         }
-        rows.append(row | _table_numbers(seen, part))
+        rows.append(row)
     return rows
 
 
