@@ -6,7 +6,7 @@ turns latents ``(B, *grid, D)`` of any rank and dtype into such rows and back.
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Self
 
 import torch
@@ -56,6 +56,7 @@ class Quantizer(nn.Module):
 
     nested = False  # True where code_vectors understands index -1: heads made of heads
     on_grid = False  # True where a token depends on its place: no stage or group of another head
+    additive = True  # False where the code of one index depends on those of other codebooks
     float32_buffers: tuple[str, ...] = ()  # keep their dtype when the module is cast
     _anchor: Tensor  # knows dtype and device of a module without weights
 
@@ -215,6 +216,19 @@ class Quantizer(nn.Module):
                 out = self._anchor.new_zeros(rows.shape[0], self.dim, dtype=torch.float32)
                 out[present] = self.decode_rows(rows[present])
         return out.to(self._anchor.dtype).reshape(*indices.shape[:-1], self.dim)
+
+    def decode_soft(self, probs: Tensor | Sequence[Tensor]) -> Tensor:
+        """Return the expected latents ``(B, *grid, D)`` of ``probs (B, *grid, size)``.
+
+        With several codebooks ``probs`` is a sequence, one per codebook. See ``quantizers.soft``.
+
+        Raises:
+            ShapeError: ``probs`` do not fit the codebooks.
+            ConfigError: a codebook is too large, or codes depend on each other or their place.
+        """
+        from tokenizers_vq.quantizers.soft import expected_latents
+
+        return expected_latents(self, probs).to(self._anchor.dtype)
 
     def lookup(self, indices: Tensor, grid: tuple[int, ...] | None = None) -> Tensor:
         """Return the code vectors ``(B, *grid, d)`` float32, before the map back to width D.

@@ -67,6 +67,7 @@ class Projected(Wrapper):
         _check_options(norm, hidden, width)
         self.norm = norm
         self.hidden = hidden
+        self.additive = hidden is None
         self.map_in = _layers(self.dim, width, hidden)
         self.map_out = _layers(width, self.dim, hidden)
 

@@ -98,6 +98,7 @@ class QINCo(Quantizer):
     """
 
     nested = True
+    additive = False
     float32_buffers = ("initialized",)
     initialized: Tensor
 
