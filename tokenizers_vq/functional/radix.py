@@ -30,7 +30,8 @@ def pack_digits(digits: Tensor, sizes: Sequence[int]) -> Tensor:
     """Return one index for each row of digits: ``sum_i digit_i * prod_{j<i} size_j``.
 
     Args:
-        digits: ``(..., d)`` int64, ``0 <= digits[..., i] < sizes[i]``.
+        digits: ``(..., d)`` int64, ``0 <= digits[..., i] < sizes[i]``. Of another dtype, the
+            result has that too, and is exact as far as it can count.
         sizes: the ``d`` radices; the first changes fastest.
 
     Returns:
@@ -42,7 +43,7 @@ def pack_digits(digits: Tensor, sizes: Sequence[int]) -> Tensor:
     check_radix(sizes, "pack_digits")
     index = digits[..., -1]
     for place in range(len(sizes) - 2, -1, -1):  # Horner: no table of place values to move around
-        index = index * sizes[place] + digits[..., place]
+        index = torch.add(digits[..., place], index, alpha=sizes[place])
     return index
 
 

@@ -65,7 +65,7 @@ class DitheredFSQ(FSQ):
         flat = super().quantize(u, source, tokens)
         if not self.training:
             return flat
-        smooth = self._scaled(source) / self._width
+        smooth = self._bounded(source)
         noisy = smooth + (torch.rand_like(smooth) - 0.5) / self._width
         quiet, rounded = torch.rand(2, tokens.batch, 1, device=u.device)[:, tokens.item]
         out = torch.where(rounded < self.rounding, flat.out, smooth)

@@ -17,8 +17,11 @@ from tokenizers_vq.errors import ConfigError, unknown_name
 from tokenizers_vq.functional.radix import check_radix, pack_digits, unpack_digits
 from tokenizers_vq.functional.straight_through import straight_through
 from tokenizers_vq.quantizers.base import Quantizer
+from tokenizers_vq.quantizers.flat import Flat, Tokens
 
 BOUNDS = ("tanh", "symmetric", "clamp")
+EXACT = 4096  # levels between which float32 still has thousandths
+WHOLE = 2**24  # float32 counts so far
 SLACK = 1e-3  # lets the outermost levels be reached by finite latents, as in the authors' code
 
 
@@ -66,11 +69,12 @@ class FSQ(Quantizer):
         torch.Size([2, 4, 4, 1])
     """
 
-    float32_buffers = ("_half", "_offset", "_shift", "_width", "_top")
+    float32_buffers = ("_half", "_offset", "_shift", "_width", "_start", "_top")
     _half: Tensor
     _offset: Tensor
     _shift: Tensor
     _width: Tensor
+    _start: Tensor
     _top: Tensor
 
     def __init__(
@@ -88,15 +92,10 @@ class FSQ(Quantizer):
         super().__init__(dim, len(levels), (check_radix(levels, where),))
         self.levels = levels
         self.bound = bound
-        # Half the range, at most half a level beyond the outermost one: (L - 1) * 1e-3 / 2 would
-        # pass it from 1001 levels on, and indices would leave the codebook.
-        half = [(n - 1) / 2 + min(0.5 * (1 - SLACK), (n - 1) * SLACK / 2) for n in levels]
-        offset = [0.5 if n % 2 == 0 else 0.0 for n in levels]
-        shift = [math.atanh(o / h) for o, h in zip(offset, half, strict=True)]
-        width = [float(n // 2) if bound == "tanh" else (n - 1) / 2 for n in levels]
-        top = [n - 1.0 for n in levels]
-        tables = (half, offset, shift, width, top)
-        for name, values in zip(self.float32_buffers, tables, strict=True):
+        self._fits = max(levels) <= EXACT  # no rounding in float32 leads outside the levels
+        # One number for all channels, where they are alike, is far faster than one for each.
+        each = levels[:1] if len(set(levels)) == 1 else levels
+        for name, values in _tables(each, bound).items():
             self.register_buffer(name, torch.tensor(values), persistent=False)
 
     @property
@@ -104,25 +103,71 @@ class FSQ(Quantizer):
         """The levels of all channels."""
         return (self.levels,)
 
+    def quantize(self, u: Tensor, source: Tensor, tokens: Tokens) -> Flat:
+        """Quantize ``u (N, d)``: codes come from the levels, without taking indices apart."""
+        bounded = self._bounded(source)
+        level = self._level(bounded.detach())
+        out = self._estimate(source, bounded, self._code(level))
+        return Flat(out, self._packed(level), u.new_zeros(()), {})
+
     def code_indices(self, u: Tensor) -> Tensor:
         """Return the indices ``(N, 1)`` of ``u (N, d)``."""
-        level = self._scaled(u) + self._width
-        level = torch.round(level) if self.bound == "tanh" else torch.floor(level + 0.5)
-        digits = torch.minimum(level.clamp(min=0), self._top).long()
-        return pack_digits(digits, self.levels)[:, None]
+        return self._packed(self._level(self._bounded(u)))
 
     def code_vectors(self, indices: Tensor) -> Tensor:
         """Return the codes ``(N, d)`` of ``indices (N, 1)``, within [-1, 1]."""
-        digits = unpack_digits(indices[:, 0], self.levels).float()
-        return (digits - self._width) / self._width
+        return self._code(unpack_digits(indices[:, 0], self.levels).float())
 
     def surrogate(self, u: Tensor, codes: Tensor) -> Tensor:
         """Return ``codes`` with the gradient of the bound; of the identity for ``"clamp"``."""
-        smooth = u if self.bound == "clamp" else self._scaled(u) / self._width
-        return straight_through(smooth, codes)
+        return self._estimate(u, self._bounded(u), codes)
 
-    def _scaled(self, u: Tensor) -> Tensor:
-        """Return the bounded channels in steps of the grid, before rounding."""
+    def _bounded(self, u: Tensor) -> Tensor:
+        """Return the channels within [-1, 1]."""
         if self.bound == "tanh":
-            return torch.tanh(u + self._shift) * self._half - self._offset
-        return (u.clamp(-1, 1) if self.bound == "clamp" else torch.tanh(u)) * self._width
+            return torch.tanh(u + self._shift)
+        return u.clamp(-1, 1) if self.bound == "clamp" else torch.tanh(u)
+
+    def _level(self, bounded: Tensor) -> Tensor:
+        """Return the numbers of the nearest levels, whole float32 numbers from 0."""
+        level = torch.addcmul(self._start, bounded, self._half)
+        level = torch.round(level) if self.bound == "tanh" else torch.floor(level)
+        return level if self._fits else torch.minimum(level.clamp(min=0), self._top)
+
+    def _packed(self, level: Tensor) -> Tensor:
+        """Return the indices ``(N, 1)`` of numbers of levels ``(N, d)``."""
+        digits = level if self.vocab_size <= WHOLE else level.long()
+        return pack_digits(digits, self.levels)[:, None].long()
+
+    def _code(self, level: Tensor) -> Tensor:
+        return (level - self._width) / self._width
+
+    def _estimate(self, u: Tensor, bounded: Tensor, codes: Tensor) -> Tensor:
+        if self.bound == "clamp":
+            return straight_through(u, codes)
+        slope = self._half / self._width
+        return straight_through(bounded * slope if self.bound == "tanh" else bounded, codes)
+
+
+def _tables(levels: Sequence[int], bound: str) -> dict[str, list[float]]:
+    """Return what the bound needs to know of each channel.
+
+    A bounded number b lies ``b * half + start`` levels above the lowest; it is then rounded to
+    even at the tanh bound, and up otherwise.
+    """
+    width = [float(n // 2) if bound == "tanh" else (n - 1) / 2 for n in levels]
+    offset = [0.5 if bound == "tanh" and n % 2 == 0 else 0.0 for n in levels]
+    half = width
+    if bound == "tanh":
+        # Half the range, at most half a level beyond the outermost one: (L - 1) * 1e-3 / 2 would
+        # pass it from 1001 levels on, and indices would leave the codebook.
+        half = [(n - 1) / 2 + min(0.5 * (1 - SLACK), (n - 1) * SLACK / 2) for n in levels]
+    up = 0.0 if bound == "tanh" else 0.5
+    return {
+        "_half": half,
+        "_offset": offset,
+        "_shift": [math.atanh(o / h) for o, h in zip(offset, half, strict=True)],
+        "_width": width,
+        "_start": [w - o + up for w, o in zip(width, offset, strict=True)],
+        "_top": [n - 1.0 for n in levels],
+    }
