@@ -7,6 +7,7 @@ from cases import D, all_cases
 from tokenizers_vq import registry
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.quantizers.base import Quantizer
+from tokenizers_vq.quantizers.neighbours import perturb
 
 CASES = all_cases()
 GRID = (4, 4)
@@ -35,6 +36,7 @@ OUTER = {
     "multi_scale_each": lambda of: {"name": "multi_scale", "inner": twice(of), "scales": [1, 2]},
 }  # fmt: skip
 STACKS = ("residual", "mcrvq", "multi_scale")
+WITHOUT_NEIGHBOURS = {"qinco", "mcquic", "per_position", "random_projection", "multi_scale"}
 INNER = {case.config["name"]: case.config for case in reversed(CASES.values())}  # the first of each
 
 
@@ -87,6 +89,22 @@ def test_a_composition_works_or_is_refused_in_one_sentence(outer, inner):
     assert torch.equal(head.decode(a.indices, GRID), a.z_q)
     for x, y in ((a.z_q, b.z_q), (a.indices, b.indices), (a.loss, b.loss)):
         assert torch.equal(x, y)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_tokens_of_every_head_have_neighbours_or_are_refused(name):
+    torch.manual_seed(1)
+    head = registry.build("quantizer", CASES[name].config, dim=D).eval()
+    indices = head.encode(torch.randn(2, *(CASES[name].item_shape or GRID), D))
+    if CASES[name].config["name"] in WITHOUT_NEIGHBOURS:
+        try:
+            perturb(head, indices, rate=1.0, count=4)
+        except ConfigError:
+            return
+    other = perturb(head, indices, rate=1.0, count=4)
+    assert other.shape == indices.shape
+    assert bool(((other >= 0) & (other < torch.tensor(head.codebook_sizes))).all())
+    assert not torch.equal(other, indices)
 
 
 def test_what_nests_is_here():
