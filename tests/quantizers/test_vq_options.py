@@ -186,6 +186,10 @@ def test_golden_pull_strength():
     assert float(strength[2:].max()) == 0
 
 
+def test_averages_that_never_forget_have_a_finite_pull():
+    close(pull_strength(torch.tensor([0.0, 1.0]), 1.0), [0.9990005, 0.0])
+
+
 def test_unused_codes_are_pulled_to_their_nearest_latent_and_used_ones_stay():
     head = still([[0, 0], [1, 0], [9, 9], [-8, -8]], restart="cvq")
     head.update(X, head(X).indices)

@@ -165,13 +165,13 @@ def pull_strength(n: Tensor, decay: float) -> Tensor:
 
     Args:
         n: ``(K,)`` float32, moving averages of how often each code is chosen.
-        decay: that of the averages, below 1.
+        decay: that of the averages, 0 to 1.
 
     Returns:
         ``(K,)``, above 0 and below 1; the same where no code has been chosen yet.
     """
     share = n / n.sum().clamp(min=torch.finfo(n.dtype).tiny)
-    return torch.exp(-10 * n.numel() * share / (1 - decay) - 1e-3)
+    return torch.exp(-10 * n.numel() * share / max(1 - decay, 1e-9) - 1e-3)
 
 
 def moments(count: Tensor, total: Tensor, squares: Tensor) -> Tensor:
