@@ -50,6 +50,27 @@ HEADS = {
     "lfq_bound": {**LFQ, "bits": 26},
     "ibq": {"name": "ibq", "codebook_size": 16, "inverse_temperature": 1.0, "entropy_weight": 1.0},
     "ecsq": {"name": "ecsq", "channels": 3, "rate_weight": 1.0},
+    "multi_scale": {
+        "name": "multi_scale",
+        "axes": 1,
+        "scales": [1, 3],
+        "inner": {**EMA, "kmeans_init": "plusplus", "restart_threshold": 0.3},
+    },
+    "multi_scale_each": {
+        "name": "multi_scale",
+        "axes": 1,
+        "scales": [1, 3],
+        "inner": {"repeat": 2, "of": {**EMA, "restart_threshold": 0.3}},
+    },
+    "per_position": {
+        "name": "per_position",
+        "grid": [3],
+        "tokens": 6,
+        "codebook_size": 16,
+        "gradient": True,
+        "restart_every": 2,
+        "restart_threshold": 0.3,
+    },
 }
 SPLITS = {"even": (10, 10), "uneven": (13, 7), "empty": (20, 0)}
 STEPS = 5

@@ -6,10 +6,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from tokenizers_vq.discriminators.patchgan import PatchGAN
+from tokenizers_vq.errors import ShapeError
 from tokenizers_vq.losses.adversarial import Adversarial
 from tokenizers_vq.losses.objective import Objective
 from tokenizers_vq.tokenizer import Tokenizer
-from tokenizers_vq.training.module import TokenizerModule
+from tokenizers_vq.training.module import TokenizerModule, _joined
 from tokenizers_vq.training.optim import Recipe
 from training.conftest import CONFIG, FSQ
 
@@ -108,6 +109,25 @@ def test_the_codebook_follows_once_per_step_with_the_tokens_of_all_batches():
     module.tokenizer.quantizer.update = lambda z, indices: seen.append((z.shape, indices.shape))
     fit(module, 2)
     assert seen == [((8 * 64, 8), (8 * 64, 1))] * 2
+
+
+def test_a_head_on_grids_follows_with_whole_grids():
+    head = {"name": "multi_scale", "scales": [1, 8], "inner": {"name": "vq", "codebook_size": 8}}
+    module = made(quantizer=head, accumulate=2)
+    seen = []
+    module.tokenizer.quantizer.update = lambda z, indices: seen.append((z.shape, indices.shape))
+    fit(module, 1)
+    assert seen == [((8, 8, 8, 8), (8, 65, 1))]
+
+
+def test_whole_grids_of_two_sizes_do_not_make_one_step():
+    batches = [(torch.zeros(1, n, n, 2), torch.zeros(1, n, 1)) for n in (4, 5)]
+    with pytest.raises(ShapeError) as error:
+        _joined(batches)
+    assert str(error.value) == (
+        "training: expected the batches of one step to have one size, as this quantizer sees whole "
+        "grids; got grids [(4, 4), (5, 5)]. Crop to one size, or do not accumulate."
+    )
 
 
 def test_the_discriminator_waits_for_its_start():
