@@ -100,5 +100,7 @@ def _code_probabilities(logits: Tensor) -> Tensor:
     count = logits.shape[-1]
     codes = torch.arange(2**count, device=logits.device)
     bits = ((codes[:, None] >> torch.arange(count, device=logits.device)) & 1).to(logits.dtype)
-    # All terms are negative: none cancels another, however large the logits.
-    return (F.logsigmoid(logits) @ bits.T + F.logsigmoid(-logits) @ (1 - bits).T).exp()
+    # All terms are negative: none cancels another, however large the logits. One product and one
+    # result, because each is as large as what the whole entropy needs otherwise.
+    chances = torch.cat([F.logsigmoid(logits), F.logsigmoid(-logits)], dim=1)
+    return (chances @ torch.cat([bits, 1 - bits], dim=1).T).exp_()
