@@ -50,6 +50,12 @@ HEADS = {
     "lfq_bound": {**LFQ, "bits": 26},
     "ibq": {"name": "ibq", "codebook_size": 16, "inverse_temperature": 1.0, "entropy_weight": 1.0},
     "ecsq": {"name": "ecsq", "channels": 3, "rate_weight": 1.0},
+    "fsp": {
+        "name": "fsp",
+        "levels": [5, 4, 3],
+        "quantize_rate": 1.0,
+        "moment_weights": [1.0, 1.0, 1.0, 1.0],
+    },
     "multi_scale": {
         "name": "multi_scale",
         "axes": 1,
@@ -229,7 +235,7 @@ def test_codebooks_are_those_of_one_process_with_the_joined_batch(ranks, name, s
 
 
 @pytest.mark.parametrize(
-    "name", ["gradient_restart", "vq_entropy", "lfq", "lfq_bound", "ibq", "ecsq"]
+    "name", ["gradient_restart", "vq_entropy", "lfq", "lfq_bound", "ibq", "ecsq", "fsp"]
 )
 def test_loss_and_gradient_are_those_of_one_process_with_the_joined_batch(ranks, name):
     head = build(name)
