@@ -77,7 +77,7 @@ def measure(name: str, side: str, size: int, mode: str, tokens: int) -> Cell:
 def fitting_tokens(probe: Cell, limits: tuple[float, float]) -> int:
     """Return how many tokens stay within MiB and seconds: TOKENS, or a smaller power of two."""
     tokens = TOKENS
-    while tokens > 2 * PROBE:
+    while tokens > PROBE:
         growth = tokens / PROBE
         if min(probe["seconds"]) * growth < limits[1] and probe["mib"] * growth < limits[0]:
             break
@@ -114,10 +114,10 @@ def compare(name: str, size: int, mode: str, options: argparse.Namespace) -> Cel
         tokens[side] = fitting_tokens(probe, (options.gib * 1024, seconds))
     runs: dict[str, list[Cell]] = {"ours": [], "theirs": []}
     half: dict[str, list[Cell]] = {"ours": [], "theirs": []}
-    for _ in range(options.rounds):
+    for turn in range(options.rounds):
         for side in ("ours", "theirs"):
             runs[side].append(measure(name, side, size, mode, tokens[side]))
-            if tokens[side] < TOKENS:
+            if tokens[side] < TOKENS and turn == 0:
                 half[side].append(measure(name, side, size, mode, tokens[side] // 2))
     return {side: summary(runs[side], half[side], tokens[side]) for side in runs}
 
@@ -154,9 +154,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--again", default="", help="rows to measure anew, comma-separated")
     parser.add_argument("--rounds", type=int, default=3, help="processes per side of a cell")
     parser.add_argument("--gib", type=float, default=14, help="memory one process may take")
-    parser.add_argument(
-        "--seconds", type=float, default=4, help="of a step; five times for ours"
-    )
+    parser.add_argument("--seconds", type=float, default=4, help="of a step; five times for ours")
     parser.add_argument("--out", type=Path, default=HERE / "quantizers.json")
     return parser.parse_args()
 

@@ -15,6 +15,8 @@ WIDTH = 32
 DEPTH = 8  # stages of the residual stacks
 LEVELS = {2**10: [4] * 5, 2**13: [8, 8, 8, 4, 4], 2**16: [4] * 8, 2**18: [8] * 6}
 EMA = {"name": "vq", "codebook_update": "ema", "restart_threshold": 0.0}
+SIXTEEN = (2**10, 2**13, 2**16)
+EIGHTEEN = (*SIXTEEN, 2**18)
 SAME = {"decay": 0.99, "commitment_weight": 0.25, "rotation_trick": False}
 
 
@@ -34,7 +36,7 @@ class Row:
     title: str
     ours: Callable[[int], dict[str, Any]]
     theirs: Callable[[int], nn.Module]
-    sizes: tuple[int, ...] = (2**10, 2**13, 2**16, 2**18)
+    sizes: tuple[int, ...] = EIGHTEEN
     table: bool = False
     bits: bool = False
 
@@ -81,19 +83,21 @@ ROWS = {
         "VQ, each library's defaults",
         lambda size: {"name": "vq", "codebook_size": size},
         peer_vq(),
+        sizes=SIXTEEN,
         table=True,
     ),
     "vq_cosine": Row(
         "cosine VQ, moving averages, straight-through",
         lambda size: {**EMA, "codebook_size": size, "metric": "cosine"},
         peer_vq(use_cosine_sim=True, **SAME),
+        sizes=SIXTEEN,
         table=True,
     ),
     "rvq8": Row(
         f"residual VQ, {DEPTH} stages, moving averages, straight-through",
         stack,
         lambda size: peer.ResidualVQ(dim=WIDTH, num_quantizers=DEPTH, codebook_size=size, **SAME),
-        sizes=(2**10, 2**13, 2**16),
+        sizes=SIXTEEN,
         table=True,
     ),
     "simvq": Row(

@@ -290,7 +290,7 @@ def a_half_module_learns(head: Adapter) -> None:
     for it, dtype in ((whole, torch.float32), (half, torch.bfloat16)):
         for data in (z, moved):  # settle, then follow a drift of one part in ten
             it.module.train()
-            for _ in range(300):
+            for _ in range(150):
                 it.learn(data.to(dtype))
             ends.append(it.decode(it.encode(data.to(dtype))).float().mean((0, 1)))
     way, got = ends[1] - ends[0], ends[3] - ends[2]
