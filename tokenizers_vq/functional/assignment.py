@@ -5,7 +5,7 @@ The assignment of a row ``x`` is ``p = softmax_k(x . e_k / T)``. The matrix of a
 
 Reference:
     Shi et al., Scalable Image Tokenization with Index Backpropagation Quantization, 2024,
-    https://arxiv.org/abs/2412.02692, eq. 3-5 (gradients through the soft one-hot).
+    https://arxiv.org/abs/2412.02692, section 3 (gradients through the soft one-hot).
 """
 
 from collections.abc import Iterator

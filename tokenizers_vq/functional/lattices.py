@@ -2,8 +2,8 @@
 
 Reference:
     Conway and Sloane, Sphere Packings, Lattices and Groups, 3rd edition, 1999,
-    https://doi.org/10.1007/978-1-4757-6568-7, chapter 4, sections 7.2 (D4), 8.1 (E8) and 11
-    (Leech), chapter 10, section 3 (signs of the minimal vectors).
+    https://doi.org/10.1007/978-1-4757-6568-7, chapter 4, sections 7 (D4), 8 (E8) and
+    11 (Leech).
 """
 
 from itertools import combinations

@@ -2,9 +2,8 @@
 
 Reference:
     Shi et al., Scalable Image Tokenization with Index Backpropagation Quantization, 2024,
-    https://arxiv.org/abs/2412.02692, eq. 3-7 and section 3.3 (entropy).
-    Differs from the paper: none. The smaller of the two weights is on the codebook term, as in the
-    authors' released models.
+    https://arxiv.org/abs/2412.02692, section 3 (index backpropagation, losses), as in the authors'
+    released models: the smaller of the two weights is on the codebook term.
 """
 
 import torch

@@ -2,9 +2,8 @@
 
 Reference:
     Chiu et al., Self-supervised Learning with Random-projection Quantizer for Speech Recognition,
-    2022, https://arxiv.org/abs/2202.01855, section 3.1 and eq. 1;
-    Zhang et al., Google USM, 2023, https://arxiv.org/abs/2303.01037, section 3.2 (several
-    codebooks).
+    2022, https://arxiv.org/abs/2202.01855, section 3 (the quantizer);
+    Zhang et al., Google USM, 2023, https://arxiv.org/abs/2303.01037 (several codebooks).
     Differs from both: codes can be decoded.
 """
 

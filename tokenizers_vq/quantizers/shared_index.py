@@ -2,8 +2,8 @@
 
 Reference:
     Qu et al., TokenFlow: Unified Image Tokenizer for Multimodal Understanding and Generation,
-    2024, https://arxiv.org/abs/2412.03069, section 3.2, eq. 1-3.
-    Differs from the paper: none.
+    2024, https://arxiv.org/abs/2412.03069, section 3 (the shared mapping).
+    Differs from the paper: this is the quantizer alone; ``multi_scale`` around it makes the rest.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 Reference:
     Ning et al., All in Tokens: Unifying Output Space of Visual Tasks via Soft Token, 2023,
-    https://arxiv.org/abs/2301.02229, section 3.3.
+    https://arxiv.org/abs/2301.02229, section 3 (soft tokens).
     Differs from the paper: several codebooks, taken as independent of each other.
 """
 
