@@ -47,7 +47,7 @@ def gaussian_levels(count: int) -> Tensor:
 
     Reference:
         Wang et al., Bridging Continuous and Discrete Tokens for Autoregressive Visual Generation,
-        2025, https://arxiv.org/abs/2503.16430, section 3.2.
+        2025, https://arxiv.org/abs/2503.16430.
     """
     inner: Tensor = torch.special.ndtri(torch.arange(1, count, dtype=torch.float64) / count)
     clips = torch.tensor([-CLIP, CLIP], dtype=torch.float64)
@@ -76,7 +76,7 @@ def lloyd(x: Tensor, count: int, iterations: int = 100) -> Tensor:
     Reference:
         Lloyd, Least Squares Quantization in PCM, 1982, https://doi.org/10.1109/TIT.1982.1056489,
         method I; Panter and Dite, Quantization Distortion in Pulse-Count Modulation with
-        Nonuniform Spacing of Levels, 1951, https://doi.org/10.1109/JRPROC.1951.230419, eq. 17.
+        Nonuniform Spacing of Levels, 1951, https://doi.org/10.1109/JRPROC.1951.230419.
     """
     values = torch.sort(x.T.double(), dim=1).values.contiguous()
     total = torch.nn.functional.pad(values.cumsum(1), (1, 0))

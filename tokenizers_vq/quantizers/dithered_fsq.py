@@ -2,7 +2,8 @@
 
 Reference:
     Parker et al., Scaling Transformers for Low-Bitrate High-Quality Speech Coding, 2024,
-    https://arxiv.org/abs/2411.19842, section 2.2.
+    https://arxiv.org/abs/2411.19842 (the bottleneck's training; its probabilities are those of the
+    released code).
 """
 
 from collections.abc import Sequence

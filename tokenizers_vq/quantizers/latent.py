@@ -1,8 +1,7 @@
 """Latent quantization: each channel has a few learned values.
 
 Reference:
-    Hsu et al., Disentanglement via Latent Quantization, 2023, https://arxiv.org/abs/2305.18378,
-    eq. 1-5.
+    Hsu et al., Disentanglement via Latent Quantization, 2023, https://arxiv.org/abs/2305.18378.
 """
 
 from collections.abc import Sequence

@@ -5,7 +5,7 @@ Reference:
     https://arxiv.org/abs/2310.05737, eq. 3-6.
     Differs from the paper: the batch entropy is exact at sizes where others use a bound;
     Han et al., Infinity: Scaling Bitwise AutoRegressive Modeling, 2024,
-    https://arxiv.org/abs/2412.04431, section 3.3 (flipped bits).
+    https://arxiv.org/abs/2412.04431 (bitwise self-correction).
 """
 
 from dataclasses import replace

@@ -2,7 +2,7 @@
 
 Reference:
     Chee et al., QuIP: 2-Bit Quantization of Large Language Models With Guarantees, 2023,
-    https://arxiv.org/abs/2307.13304, section 4 (incoherence).
+    https://arxiv.org/abs/2307.13304 (incoherence processing).
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 Reference:
     Wang et al., Bridging Continuous and Discrete Tokens for Autoregressive Visual Generation,
-    2025, https://arxiv.org/abs/2503.16430, section 3.2.
+    2025, https://arxiv.org/abs/2503.16430 (post-training dimension-wise quantization).
     Differs from the paper: the range is fitted per channel instead of being [-5, 5] for all, and
     levels may be fitted to the data for least error.
 """
