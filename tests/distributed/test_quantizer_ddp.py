@@ -68,6 +68,13 @@ HEADS = {
         "scales": [1, 3],
         "inner": {"repeat": 2, "of": {**EMA, "restart_threshold": 0.3}},
     },
+    "mcquic": {  # sure of the nearest code: a draw would be another one on each rank
+        "name": "mcquic",
+        "axes": 1,
+        "levels": 2,
+        "codebook_size": 16,
+        "temperature": 1e6,
+    },
     "per_position": {
         "name": "per_position",
         "grid": [3],

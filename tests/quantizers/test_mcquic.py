@@ -23,9 +23,7 @@ def message(call, error=ConfigError):
 
 
 def test_codes_are_drawn_with_the_stated_probabilities():
-    one = head(levels=1, size=4)
-    with torch.no_grad():
-        one.temperature.fill_(3.0)
+    one = head(levels=1, size=4, temperature=3.0)
     z = torch.randn(4).expand(20000, 1, 1, 4)
     distance = (z[0, 0] - one.codebook[0, 0]).square().sum(-1)
     expected = torch.softmax(-3 * distance / math.sqrt(4), dim=0)

@@ -45,6 +45,7 @@ class McQuic(GridQuantizer):
         codebooks: number of codebooks m per level, each for a part of the channels.
         code_dim: width the levels work in; None for ``dim``.
         axes: rank of the grid, 1 to 3.
+        temperature: what t starts at; larger is surer of the nearest code.
         drop_frequent: leave out codes at random in training, frequent ones more often.
         decay: of the moving average of the codes' frequencies, per update.
         restart_every: updates after which codes that never occur become copies of frequent ones;
@@ -81,6 +82,7 @@ class McQuic(GridQuantizer):
         codebooks: int = 1,
         code_dim: int | None = None,
         axes: int = 2,
+        temperature: float = 1.0,
         drop_frequent: bool = False,
         decay: float = 0.9,
         restart_every: int = 0,
@@ -95,7 +97,7 @@ class McQuic(GridQuantizer):
         part = self.code_dim // codebooks
         shape = (levels, codebooks, codebook_size)
         self.codebook = nn.Parameter(torch.randn(*shape, part) * math.sqrt(2 / (5 * part)))
-        self.temperature = nn.Parameter(torch.ones(levels, codebooks))
+        self.temperature = nn.Parameter(torch.full((levels, codebooks), float(temperature)))
         between = range(levels - 1)
         self.down = nn.ModuleList(GridConv(self.code_dim, axes, stride=2) for _ in between)
         self.up = nn.ModuleList(GridConv(self.code_dim, axes) for _ in between)
