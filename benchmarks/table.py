@@ -79,7 +79,9 @@ def verdict(title: str, failures: list[str], count: int) -> str:
         return f"- **not measured**: {title}."
     if not failures:
         return f"- **met** in all {count} measured cells: {title}."
-    return f"- **missed** in {len(failures)} of {count} measured cells: {title}. Not in: {'; '.join(failures)}."
+    where = "; ".join(failures)
+    missed = f"{len(failures)} of {count} measured cells"
+    return f"- **missed** in {missed}: {title}. Not in: {where}."
 
 
 def bars(cells: dict[str, Cell]) -> Iterator[str]:
