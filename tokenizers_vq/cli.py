@@ -125,7 +125,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def doctor(arguments: argparse.Namespace) -> None:
     """Examine a tokenizer's codebooks on data; repair them so that old tokens stay valid."""
-    from tokenizers_vq.doctor import main_from_args
+    from tokenizers_vq.doctor.diagnosis import main_from_args
 
     main_from_args(arguments)
 
@@ -178,7 +178,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         add_arguments(sub)
     sub = command("doctor", doctor)
     if "doctor" in words:
-        from tokenizers_vq.doctor import add_arguments as add_doctor_arguments
+        from tokenizers_vq.doctor.diagnosis import add_arguments as add_doctor_arguments
 
         add_doctor_arguments(sub)
     sub = command("matrix", matrix)

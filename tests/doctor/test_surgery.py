@@ -8,10 +8,10 @@ import torch
 from tokenizers_vq import hub
 from tokenizers_vq.configs import read_config
 from tokenizers_vq.data.synthetic import SyntheticImages
+from tokenizers_vq.doctor.surgery import check_request, prune, repair_and_save, revive, shrink
+from tokenizers_vq.doctor.survey import codes_of, has_table, parts, survey
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.quantizers.base import Quantizer
-from tokenizers_vq.surgery import check_request, prune, repair_and_save, revive, shrink
-from tokenizers_vq.survey import codes_of, has_table, parts, survey
 from tokenizers_vq.tokenizer import Tokenizer
 
 DATA = SyntheticImages(n=12, size=64)  # 64 tokens each

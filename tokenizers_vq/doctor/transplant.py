@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from tokenizers_vq.bitstream import CountPrior
+from tokenizers_vq.doctor.survey import Part, Survey, codes_of, parts
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.functional.codebook import affine_map
 from tokenizers_vq.functional.index_map import IndexMap, IndexMaps
 from tokenizers_vq.quantizers.simvq import SimVQ
 from tokenizers_vq.quantizers.vq import VectorQuantizer
-from tokenizers_vq.survey import Part, Survey, codes_of, parts
 from tokenizers_vq.tokenizer import Tokenizer
 
 ROWS = ("codebook", "cluster_size", "cluster_sum", "table")  # tensors with one row per code

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tokenizers_vq.doctor.survey import Part, Survey, codes_of, has_table, parts
+from tokenizers_vq.doctor.transplant import Change, transplant
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.functional.cluster import cluster_codebook
 from tokenizers_vq.functional.codebook import restart_dead
 from tokenizers_vq.ops import nearest_code
-from tokenizers_vq.survey import Part, Survey, codes_of, has_table, parts
 from tokenizers_vq.tokenizer import Tokenizer
-from tokenizers_vq.transplant import Change, transplant
 
 TOKENS_PER_CODE = 10
 

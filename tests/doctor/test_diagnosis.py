@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from tokenizers_vq import cli, hub
-from tokenizers_vq.advice import findings
 from tokenizers_vq.configs import config_names, read_config, tokenizer_config
 from tokenizers_vq.data.synthetic import SyntheticImages
-from tokenizers_vq.doctor import diagnose, twins
-from tokenizers_vq.doctor_view import page
-from tokenizers_vq.drift import drift
+from tokenizers_vq.doctor.advice import findings
+from tokenizers_vq.doctor.diagnosis import diagnose, twins
+from tokenizers_vq.doctor.drift import drift
+from tokenizers_vq.doctor.survey import Survey, parts, survey
+from tokenizers_vq.doctor.view import page
 from tokenizers_vq.errors import ConfigError, DataError, ShapeError
 from tokenizers_vq.quantizers.ecsq import ECSQ
 from tokenizers_vq.quantizers.fsq import FSQ
@@ -22,7 +23,6 @@ from tokenizers_vq.quantizers.lfq import LFQ
 from tokenizers_vq.quantizers.residual import Residual
 from tokenizers_vq.quantizers.vq import VectorQuantizer
 from tokenizers_vq.registry import QUANTIZERS
-from tokenizers_vq.survey import Survey, parts, survey
 from tokenizers_vq.tokenizer import Tokenizer
 
 CODES = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0], [4.0, 4.0]])
@@ -153,8 +153,8 @@ def test_twins_among_live_codes_only():
 
 
 def test_large_codebooks_are_sampled(monkeypatch):
-    monkeypatch.setattr("tokenizers_vq.doctor.TWIN_SEARCH", 100)
-    monkeypatch.setattr("tokenizers_vq.doctor.TWIN_SAMPLE", 50)
+    monkeypatch.setattr("tokenizers_vq.doctor.diagnosis.TWIN_SEARCH", 100)
+    monkeypatch.setattr("tokenizers_vq.doctor.diagnosis.TWIN_SAMPLE", 50)
     codes = torch.randn(101, 3)
     _, note = twins(codes, torch.ones(101, dtype=torch.bool))
     assert note == "neighbours of 50 of 101 codes in use"

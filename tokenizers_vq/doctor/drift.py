@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokenizers_vq.doctor.survey import Survey
 from tokenizers_vq.errors import ShapeError
 from tokenizers_vq.metrics.codebook import entropy_bits
-from tokenizers_vq.survey import Survey
 
 SPLITS = 40  # random splits of the items that show the drift of no drift
 CHANGED = 5  # codes named in a drift

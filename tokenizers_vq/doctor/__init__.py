@@ -1,0 +1,1 @@
+"""Codebook health: survey, diagnosis, advice and repair; ``tvq doctor``."""
