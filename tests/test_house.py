@@ -128,6 +128,11 @@ def test_every_head_has_a_config():
     assert used == set(registry.QUANTIZERS)
 
 
+@pytest.mark.parametrize("name", config_names("quantizer"))
+def test_every_quantizer_config_is_explained(name):
+    assert f"`{name}`" in (ROOT / "docs" / "heads.md").read_text()
+
+
 @pytest.mark.parametrize("name", config_names("experiment"))
 def test_every_experiment_begins_with_its_command(name):
     lines = (ROOT / "conf" / "experiment" / f"{name}.yaml").read_text().splitlines()
