@@ -54,14 +54,18 @@ def evaluate(
         BitstreamError: a ``.tok`` file did not give back the indices it was made from.
         MissingExtraError: ``strict`` and a metric could not be computed.
     """
+    from tqdm import tqdm
+
     chosen = load_protocol(protocol)
     run = EvaluationRun(tokenizer, dataset, chosen, device, dict(weights or {}))
     folder = None if out is None else Path(out)
     start = time.perf_counter()
-    for batch in run.batches():
-        run.measure(batch)
-        if folder is not None:
-            run.keep(batch, folder, pictures)
+    with tqdm(total=run.total, unit="picture", leave=False, disable=None) as bar:
+        for batch in run.batches():
+            run.measure(batch)
+            if folder is not None:
+                run.keep(batch, folder, pictures)
+            bar.update(len(batch.ids))
     result = run.result(data_name or type(dataset).__name__)
     result["seconds"] = round(time.perf_counter() - start, 3)
     if folder is not None:

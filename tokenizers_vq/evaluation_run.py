@@ -91,6 +91,11 @@ class EvaluationRun:
         self.warm = False
         self.kept = 0
 
+    @property
+    def total(self) -> int:
+        """How many pictures are measured."""
+        return len(self._chosen())
+
     def batches(self) -> Iterator[Batch]:
         """Yield reconstructed batches; pictures of different sizes never share one."""
         pending: list[tuple[str, Tensor]] = []
