@@ -35,7 +35,7 @@ from tokenizers_vq.quantizers.scales import (
     phi_of_scales,
     proportional,
 )
-from tokenizers_vq.quantizers.stages import quantize_stage, settles
+from tokenizers_vq.quantizers.stages import draw_depth, quantize_stage, settles
 
 
 class MultiScale(GridQuantizer):
@@ -371,12 +371,9 @@ class MultiScale(GridQuantizer):
 
     def _depth(self, u: Tensor) -> Tensor:
         """Return ``(B,)``: after how many scales each item stops."""
-        count, batch = len(self.scales), u.shape[0]
-        if not self.training or self.scale_dropout == 0:
-            return torch.full((batch,), count, device=u.device)
-        cut = torch.randint(self.min_scales, count + 1, (batch,), device=u.device)
-        whole = torch.rand(batch, device=u.device) >= self.scale_dropout
-        return torch.where(whole, count, cut)
+        valid = torch.ones(u.shape[0], 1, dtype=torch.bool, device=u.device)
+        dropout = self.scale_dropout if self.training else 0.0
+        return draw_depth(_tokens(valid), self.min_scales, len(self.scales), dropout)
 
     def _check_counts(self, phi: int) -> None:
         ranges = {
