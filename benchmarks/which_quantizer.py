@@ -37,7 +37,12 @@ HEADS = {
     "rvq": [
         "quantizer=rvq", "quantizer.stages.repeat=2", "quantizer.stages.of.codebook_size=64",
     ],
+    "vq_diveq": ["quantizer=vq_diveq", "quantizer.codebook_size=4096"],
+    "ibq": ["quantizer=ibq", "quantizer.codebook_size=4096"],
+    "gumbel": ["quantizer=gumbel", "quantizer.codebook_size=4096"],
+    "latent": ["quantizer=latent", "quantizer.levels=[8,8,8,8]"],
     "fsq": ["quantizer=fsq", "quantizer.levels=[8,8,8,8]"],
+    "dithered_fsq": ["quantizer=dithered_fsq", "quantizer.levels=[8,8,8,8]"],
     "group_fsq": [
         "quantizer=group_fsq", "quantizer.code_dim=4", "quantizer.groups.repeat=2",
         "quantizer.groups.of.levels=[8,8]",
