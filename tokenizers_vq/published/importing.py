@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tokenizers_vq.errors import CheckpointError, ConfigError, unknown_name
 from tokenizers_vq.published.keys import Rule, State, rename
 from tokenizers_vq.published.wrappers import unwrap
+from tokenizers_vq.quantizers.record import is_record
 from tokenizers_vq.tokenizer import Tokenizer
 
 FAMILIES = {
@@ -42,6 +44,8 @@ FAMILIES = {
     "wetok": "tokenizers_vq.published.wetok",
 }
 Weights = Mapping[str, Tensor]
+# What our heads count while they train; no other project has it.
+STATISTICS = r".*\.(cluster_size|initialized|nonfinite|updates)"
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class Family:
         configure: ``(tensors, upstream constructor values) -> config`` of ``Tokenizer``; what the
             shapes of the tensors say is read from them, what they cannot say from the values.
         rules: ``config -> rules`` from upstream keys to those of our tokenizer.
-        fresh: regular expressions of our keys that no file has and that stay as they are built.
+        fresh: regular expressions of our keys that no file has and that stay as they are built,
+            beyond the statistics and records of our heads.
         check: says in a sentence why tensors are not of this family, or returns None.
     """
 
@@ -120,7 +125,8 @@ def fill(tokenizer: Tokenizer, state: State, fresh: Sequence[str], where: str) -
     Raises:
         CheckpointError: a tensor is missing, unexpected or of another shape.
     """
-    own = tokenizer.state_dict()
+    own = {key: value for key, value in tokenizer.state_dict().items() if not is_record(key)}
+    fresh = (STATISTICS, *fresh)
     missing = [
         key
         for key in own
@@ -140,7 +146,9 @@ def fill(tokenizer: Tokenizer, state: State, fresh: Sequence[str], where: str) -
                 f"{tuple(value.shape)}. Pass the constructor values of the published model as "
                 "config."
             )
-    tokenizer.load_state_dict({**own, **{k: v.to(own[k].dtype) for k, v in state.items()}})
+    with torch.no_grad():  # one by one, so that no second copy of the model is held
+        for key, value in state.items():
+            own[key].copy_(value)
 
 
 def require(config: Mapping[str, Any], key: str, where: str) -> Any:

@@ -43,6 +43,7 @@ def unwrap(file: Mapping[str, Any], weights: str, where: str) -> dict[str, Tenso
             f"{where}: expected a state dict of tensors; got the keys {sorted(file)[:5]}. "
             "Pass what the published file holds."
         )
+    state.pop("n_averaged", None)  # the counter of torch.optim.swa_utils.AveragedModel
     state = _without_prefixes(state)
     state = {k: v for k, v in state.items() if not k.startswith(TRAINING)}
     return _averaged(state, weights == "ema", where)
@@ -74,6 +75,24 @@ def _averaged(state: dict[str, Tensor], wanted: bool, where: str) -> dict[str, T
         if key.startswith("model_ema.") and name is not None:
             plain[name] = value
     return plain
+
+
+def agree(given: Mapping[str, Any], found: Mapping[str, Any], where: str) -> None:
+    """Raise ``CheckpointError`` for a constructor value that the tensors contradict.
+
+    Args:
+        given: constructor values; those that are absent or None are not looked at.
+        found: what the tensors say, by the same names.
+        where: the name the message starts with.
+    """
+    for key, value in found.items():
+        told = given.get(key)
+        told = list(told) if isinstance(told, Sequence) and not isinstance(told, str) else told
+        if told is not None and told != value:
+            raise CheckpointError(
+                f"{where}: expected {key} of {value}, as the tensors have it; got {told} in "
+                "config. Pass the constructor values of this checkpoint."
+            )
 
 
 def check_config(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:
