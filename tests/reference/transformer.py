@@ -36,7 +36,7 @@ def affine(state, name, x):
 
 def attention(state, x, heads, seen=None):
     """``seen (B, N)`` bool: rows that may be looked at."""
-    batch, count, width = x.shape
+    width = x.shape[-1]
     q, k, v = affine(state, "qkv", x).split(width, dim=-1)
     out = []
     for part in range(heads):
