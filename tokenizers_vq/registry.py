@@ -19,6 +19,7 @@ QUANTIZERS = {
     "factorized": "tokenizers_vq.quantizers.factorized:FactorizedVQ",
     "fsp": "tokenizers_vq.quantizers.fsp:FSP",
     "fsq": "tokenizers_vq.quantizers.fsq:FSQ",
+    "gaussian": "tokenizers_vq.quantizers.gaussian:Gaussian",
     "grouped": "tokenizers_vq.quantizers.grouped:Grouped",
     "gumbel": "tokenizers_vq.quantizers.gumbel:Gumbel",
     "ibq": "tokenizers_vq.quantizers.ibq:IBQ",
@@ -49,6 +50,8 @@ METRICS = {
     "similarity": "tokenizers_vq.metrics.similarity:Similarity",
 }
 DISCRIMINATORS = {"patchgan": "tokenizers_vq.discriminators.patchgan:PatchGAN"}
+# what a training step runs in place of the plain forward of the tokenizer; never published
+TRAINING_PASSES = {"plain": "tokenizers_vq.training.passes:Plain"}
 
 TABLES = {
     "quantizer": QUANTIZERS,
@@ -56,6 +59,7 @@ TABLES = {
     "decoder": DECODERS,
     "metric": METRICS,
     "discriminator": DISCRIMINATORS,
+    "training_pass": TRAINING_PASSES,
 }
 
 
