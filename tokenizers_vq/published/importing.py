@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tokenizers_vq.errors import CheckpointError, ConfigError, unknown_name
 from tokenizers_vq.published.keys import Rule, State, rename
-from tokenizers_vq.published.wrappers import unwrap
+from tokenizers_vq.published.wrappers import constructor_values, unwrap
 from tokenizers_vq.quantizers.record import is_record
 from tokenizers_vq.tokenizer import Tokenizer
 
@@ -86,7 +86,8 @@ def from_published(
         family: one of ``families()``.
         state_dict: what the published file holds: tensors by upstream key, or the wrapper that its
             trainer wrote around them.
-        config: upstream constructor values where the tensors do not determine them, as published.
+        config: upstream constructor values where the tensors do not determine them, as published;
+            also the whole published config, with those under ``model``.
         weights: ``"ema"`` for averaged weights where the file has both, ``"raw"`` for the others.
         name: ``arch.tag`` of the result; default ``<family>.published``.
 
@@ -102,7 +103,7 @@ def from_published(
     if rules_of.check is not None and (reason := rules_of.check(state)):
         raise CheckpointError(f"{where}: expected a checkpoint of this family; got {reason}.")
     try:
-        built = rules_of.configure(state, dict(config or {}))
+        built = rules_of.configure(state, constructor_values(config or {}))
     except KeyError as error:
         raise CheckpointError(
             f"{where}: expected a key {error.args[0]!r}; got {len(state)} others. Is it a "

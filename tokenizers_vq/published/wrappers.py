@@ -77,6 +77,16 @@ def _averaged(state: dict[str, Tensor], wanted: bool, where: str) -> dict[str, T
     return plain
 
 
+def constructor_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the constructor values of a config, also of a whole one with ``model.params``."""
+    model = config.get("model")
+    if isinstance(model, Mapping):
+        for key in ("params", "init_args"):
+            if isinstance(model.get(key), Mapping):
+                return dict(model[key])
+    return dict(config)
+
+
 def agree(given: Mapping[str, Any], found: Mapping[str, Any], where: str) -> None:
     """Raise ``CheckpointError`` for a constructor value that the tensors contradict.
 
