@@ -1,0 +1,90 @@
+"""The sizes of a convolutional network, read from the tensors of its file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from tokenizers_vq.errors import ConfigError
+from tokenizers_vq.published.keys import sizes
+
+HEAD_STATE = (  # of our quantizers, about their training: no published file has them
+    r"quantizer\.(groups\.\d+\.)?(cluster_size|initialized|nonfinite|updates|_extra_state)",
+)
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """Sizes of an encoder and its decoder.
+
+    Attributes:
+        width: channels behind the first convolution.
+        channel_mult: width of each level, the finest first, in units of ``width``.
+        blocks: residual blocks per level of the encoder.
+        decoder_blocks: the same of the decoder.
+        dim: channels of the encoder's last convolution.
+    """
+
+    width: int
+    channel_mult: tuple[int, ...]
+    blocks: int
+    decoder_blocks: int
+    dim: int
+
+
+def read_trunk(state: Mapping[str, Tensor], block: str = "block") -> Trunk:
+    """Return the sizes of the network whose levels are ``encoder.down.#.<block>.#``.
+
+    Raises:
+        KeyError: a tensor that every such network has is missing.
+    """
+    levels = sizes(state, r"encoder\.down\.(\d+)\.")
+    width = int(state["encoder.conv_in.weight"].shape[0])
+    convs = [state[f"encoder.down.{i}.{block}.0.conv1.weight"] for i in range(levels)]
+    return Trunk(
+        width,
+        tuple(int(conv.shape[0]) // width for conv in convs),
+        sizes(state, rf"encoder\.down\.0\.{block}\.(\d+)\."),
+        sizes(state, rf"decoder\.up\.0\.{block}\.(\d+)\."),
+        int(state["encoder.conv_out.weight"].shape[0]),
+    )
+
+
+def descend(config: Mapping[str, Any], *path: str) -> dict[str, Any]:
+    """Return the constructor values of a whole training file, or ``config`` if it is no such.
+
+    Args:
+        config: constructor values, or mappings around them.
+        path: the names of those mappings, outermost first; missing ones are skipped.
+    """
+    for key in path:
+        if isinstance(config.get(key), Mapping):
+            config = config[key]
+    return dict(config)
+
+
+def agree(found: Mapping[str, Any], given: Mapping[str, Any], where: str) -> None:
+    """Compare constructor values with what the tensors say.
+
+    Args:
+        found: values by their upstream names, as the tensors have them.
+        given: values that a user passed; those not in ``found`` are not compared.
+        where: the name the message starts with.
+
+    Raises:
+        ConfigError: one differs.
+    """
+    for key, value in found.items():
+        if key in given and _plain(given[key]) != value:
+            raise ConfigError(
+                f"{where}: expected {key} of {value}, as in the tensors; got {_plain(given[key])}. "
+                "Pass the constructor values of this file, or none."
+            )
+
+
+def _plain(value: Any) -> Any:
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    return tuple(value) if is_list else value
