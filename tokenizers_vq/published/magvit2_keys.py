@@ -9,8 +9,8 @@ from torch import Tensor
 
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.published.keys import Rule
-from tokenizers_vq.published.trunk import Trunk, agree, descend, read_trunk
-from tokenizers_vq.published.wrappers import check_config
+from tokenizers_vq.published.trunk import Trunk, descend, read_trunk
+from tokenizers_vq.published.wrappers import agree, check_config
 
 NETWORK = (
     "double_z", "z_channels", "resolution", "in_channels", "out_ch", "ch", "ch_mult",
@@ -51,7 +51,8 @@ def read_values(
         where: the name the messages start with.
 
     Raises:
-        ConfigError: a value does not exist, or says other than the tensors.
+        ConfigError: there is no such value.
+        CheckpointError: a value says other than the tensors.
     """
     given = descend(config, *AROUND)
     check_config(given, known, where)
@@ -66,8 +67,8 @@ def read_values(
         "in_channels": int(state["encoder.conv_in.weight"].shape[1]),
         "out_ch": int(state["decoder.conv_out.weight"].shape[0]),
     }
-    agree(found, network, where)
-    agree({"embed_dim": trunk.dim, "e_dim": trunk.dim}, given, where)
+    agree(network, found, where)
+    agree(given, {"embed_dim": trunk.dim, "e_dim": trunk.dim}, where)
     return trunk, given
 
 
@@ -86,7 +87,7 @@ def tokenizer_config(
         "name": "cnn2d",
         "family": "magvit2",
         "width": trunk.width,
-        "channel_mult": list(trunk.channel_mult),
+        "channel_mult": trunk.channel_mult,
         "blocks": trunk.blocks,
     }
     if not adaptive:
@@ -125,10 +126,11 @@ def index_bits(given: Mapping[str, Any], groups: int, dim: int, where: str) -> l
         where: the name the messages start with.
 
     Raises:
-        ConfigError: they are not ``dim`` in all, or ``n_embed`` is another number of codes.
+        ConfigError: they are not ``dim`` in all.
+        CheckpointError: ``n_embed`` is another number of codes.
     """
     bits = [dim // groups] * groups
-    agree({"n_embed": 2 ** bits[0]}, given, where)
+    agree(given, {"n_embed": 2 ** bits[0]}, where)
     if given.get("token_factorization"):
         bits = [int(n) for n in given.get("factorized_bits", (9, 9))]
     if sum(bits) != dim:

@@ -17,7 +17,7 @@ from torch import Tensor
 from tokenizers_vq.published.importing import Family
 from tokenizers_vq.published.keys import drop
 from tokenizers_vq.published.maskgit_keys import read_values, rules, tokenizer_config
-from tokenizers_vq.published.trunk import HEAD_STATE, agree
+from tokenizers_vq.published.wrappers import agree
 
 WHERE = "from_published('maskbit')"
 CONSTANTS = drop(r"quantize\.(bits_to_indices|codebook)", "powers of two and all sign vectors")
@@ -26,7 +26,7 @@ CONSTANTS = drop(r"quantize\.(bits_to_indices|codebook)", "powers of two and all
 def configure(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config of a tokenizer for upstream tensors and constructor values."""
     trunk, given = read_values(state, config, WHERE)
-    agree({"quantizer_type": "lookup-free"}, given, WHERE)
+    agree(given, {"quantizer_type": "lookup-free"}, WHERE)
     head = {
         "name": "lfq",
         "bits": trunk.dim,
@@ -47,6 +47,4 @@ def check(state: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-FAMILY = Family(
-    configure, rules=lambda config: (*rules(config), CONSTANTS), fresh=HEAD_STATE, check=check
-)
+FAMILY = Family(configure, rules=lambda config: (*rules(config), CONSTANTS), check=check)

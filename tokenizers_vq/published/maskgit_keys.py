@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from tokenizers_vq.published.keys import Rule
-from tokenizers_vq.published.trunk import Trunk, agree, descend, read_trunk
-from tokenizers_vq.published.wrappers import check_config
+from tokenizers_vq.published.trunk import Trunk, descend, read_trunk
+from tokenizers_vq.published.wrappers import agree, check_config
 
 KNOWN = (
     "model_class", "quantizer_type", "codebook_size", "token_size", "commitment_cost",
@@ -37,7 +37,8 @@ def read_values(
         where: the name the messages start with.
 
     Raises:
-        ConfigError: a value does not exist, or says other than the tensors.
+        ConfigError: there is no such value.
+        CheckpointError: a value says other than the tensors.
     """
     given = descend(config, *AROUND)
     check_config(given, KNOWN, where)
@@ -53,7 +54,7 @@ def read_values(
         "z_channels": trunk.dim,
         "num_channels": int(state["encoder.conv_in.weight"].shape[1]),
     }
-    agree(found, given, where)
+    agree(given, found, where)
     return trunk, given
 
 
@@ -71,7 +72,7 @@ def tokenizer_config(
         "name": "cnn2d",
         "family": "maskgit",
         "width": trunk.width,
-        "channel_mult": list(trunk.channel_mult),
+        "channel_mult": trunk.channel_mult,
         "blocks": trunk.blocks,
     }
     if not any(".down_conv." in key for key in state):
@@ -99,10 +100,10 @@ def table_head(
         names: constructor values that say the number of codes.
 
     Raises:
-        ConfigError: they say another number.
+        CheckpointError: they say another number.
     """
     codes = int(state["quantize.embedding.weight"].shape[0])
-    agree(dict.fromkeys(names, codes), given, where)
+    agree(given, dict.fromkeys(names, codes), where)
     return {
         "name": "vq",
         "codebook_size": codes,

@@ -18,7 +18,6 @@ from tokenizers_vq.published.maskgit_keys import (
     table_head,
     tokenizer_config,
 )
-from tokenizers_vq.published.trunk import HEAD_STATE
 
 WHERE = "from_published('maskgit_vqgan')"
 
@@ -39,6 +38,4 @@ def check(state: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-FAMILY = Family(
-    configure, rules=lambda config: (*rules(config), CODEBOOK), fresh=HEAD_STATE, check=check
-)
+FAMILY = Family(configure, rules=lambda config: (*rules(config), CODEBOOK), check=check)

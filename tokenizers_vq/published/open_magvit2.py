@@ -19,7 +19,6 @@ from tokenizers_vq.published.magvit2_keys import (
     sign_head,
     tokenizer_config,
 )
-from tokenizers_vq.published.trunk import HEAD_STATE
 
 WHERE = "from_published('open_magvit2')"
 
@@ -42,4 +41,4 @@ def check(state: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-FAMILY = Family(configure, rules=lambda _: RULES, fresh=HEAD_STATE, check=check)
+FAMILY = Family(configure, rules=lambda _: RULES, check=check)

@@ -20,8 +20,8 @@ from tokenizers_vq.published.magvit2_keys import (
     read_values,
     tokenizer_config,
 )
-from tokenizers_vq.published.trunk import HEAD_STATE, agree, descend
-from tokenizers_vq.published.wrappers import check_config
+from tokenizers_vq.published.trunk import descend
+from tokenizers_vq.published.wrappers import agree, check_config
 
 WHERE = "from_published('simvq')"
 HEAD = ("n_e", "e_dim", "beta", "legacy", "remap", "unknown_index", "sane_index_shape")
@@ -39,7 +39,7 @@ def configure(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[st
     check_config(head, HEAD, WHERE)
     trunk, given = read_values(state, {**given, **head}, (*MODEL, *HEAD), WHERE)
     codes = int(state["quantize.embedding.weight"].shape[0])
-    agree({"n_e": codes}, given, WHERE)
+    agree(given, {"n_e": codes}, WHERE)
     quantizer = {
         "name": "simvq",
         "codebook_size": codes,
@@ -56,4 +56,4 @@ def check(state: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-FAMILY = Family(configure, rules=lambda _: (*RULES, *QUANTIZER), fresh=HEAD_STATE, check=check)
+FAMILY = Family(configure, rules=lambda _: (*RULES, *QUANTIZER), check=check)

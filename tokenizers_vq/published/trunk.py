@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.published.keys import sizes
-
-HEAD_STATE = (  # of our quantizers, about their training: no published file has them
-    r"quantizer\.(groups\.\d+\.)?(cluster_size|initialized|nonfinite|updates|_extra_state)",
-)
 
 
 @dataclass(frozen=True)
@@ -29,7 +24,7 @@ class Trunk:
     """
 
     width: int
-    channel_mult: tuple[int, ...]
+    channel_mult: list[int]
     blocks: int
     decoder_blocks: int
     dim: int
@@ -46,7 +41,7 @@ def read_trunk(state: Mapping[str, Tensor], block: str = "block") -> Trunk:
     convs = [state[f"encoder.down.{i}.{block}.0.conv1.weight"] for i in range(levels)]
     return Trunk(
         width,
-        tuple(int(conv.shape[0]) // width for conv in convs),
+        [int(conv.shape[0]) // width for conv in convs],
         sizes(state, rf"encoder\.down\.0\.{block}\.(\d+)\."),
         sizes(state, rf"decoder\.up\.0\.{block}\.(\d+)\."),
         int(state["encoder.conv_out.weight"].shape[0]),
@@ -64,27 +59,3 @@ def descend(config: Mapping[str, Any], *path: str) -> dict[str, Any]:
         if isinstance(config.get(key), Mapping):
             config = config[key]
     return dict(config)
-
-
-def agree(found: Mapping[str, Any], given: Mapping[str, Any], where: str) -> None:
-    """Compare constructor values with what the tensors say.
-
-    Args:
-        found: values by their upstream names, as the tensors have them.
-        given: values that a user passed; those not in ``found`` are not compared.
-        where: the name the message starts with.
-
-    Raises:
-        ConfigError: one differs.
-    """
-    for key, value in found.items():
-        if key in given and _plain(given[key]) != value:
-            raise ConfigError(
-                f"{where}: expected {key} of {value}, as in the tensors; got {_plain(given[key])}. "
-                "Pass the constructor values of this file, or none."
-            )
-
-
-def _plain(value: Any) -> Any:
-    is_list = isinstance(value, Sequence) and not isinstance(value, str)
-    return tuple(value) if is_list else value

@@ -18,7 +18,7 @@ from tokenizers_vq.published.maskgit_keys import (
     table_head,
     tokenizer_config,
 )
-from tokenizers_vq.published.trunk import HEAD_STATE, agree
+from tokenizers_vq.published.wrappers import agree
 
 WHERE = "from_published('vqgan_plus')"
 
@@ -26,7 +26,7 @@ WHERE = "from_published('vqgan_plus')"
 def configure(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config of a tokenizer for upstream tensors and constructor values."""
     trunk, given = read_values(state, config, WHERE)
-    agree({"quantizer_type": "lookup"}, given, WHERE)
+    agree(given, {"quantizer_type": "lookup"}, WHERE)
     return tokenizer_config(state, trunk, table_head(state, given, WHERE, "codebook_size"))
 
 
@@ -37,6 +37,4 @@ def check(state: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-FAMILY = Family(
-    configure, rules=lambda config: (*rules(config), CODEBOOK), fresh=HEAD_STATE, check=check
-)
+FAMILY = Family(configure, rules=lambda config: (*rules(config), CODEBOOK), check=check)

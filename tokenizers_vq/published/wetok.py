@@ -21,7 +21,7 @@ from tokenizers_vq.published.magvit2_keys import (
     tokenizer_config,
 )
 from tokenizers_vq.published.open_magvit2 import check
-from tokenizers_vq.published.trunk import HEAD_STATE, agree
+from tokenizers_vq.published.wrappers import agree
 
 WHERE = "from_published('wetok')"
 BITS = 8  # of each index of all published models; config says it where it is another
@@ -36,7 +36,7 @@ def configure(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[st
     trunk, given = read_values(state, config, MODEL, WHERE)
     bits = index_bits(given, _groups(trunk.dim, given), trunk.dim, WHERE)
     built = tokenizer_config(state, trunk, sign_head(bits))
-    agree({"gan_decoder": "noise_channels" in built["decoder"]}, given, WHERE)
+    agree(given, {"gan_decoder": "noise_channels" in built["decoder"]}, WHERE)
     return built
 
 
@@ -52,4 +52,4 @@ def _groups(dim: int, given: Mapping[str, Any]) -> int:
     return groups
 
 
-FAMILY = Family(configure, rules=lambda _: RULES, fresh=HEAD_STATE, check=check)
+FAMILY = Family(configure, rules=lambda _: RULES, check=check)
