@@ -41,8 +41,20 @@ QUANTIZERS = {
     "token_bridge": "tokenizers_vq.quantizers.token_bridge:TokenBridge",
     "vq": "tokenizers_vq.quantizers.vq:VectorQuantizer",
 }
-ENCODERS = {"cnn2d": "tokenizers_vq.backbones.cnn2d:CNN2dEncoder"}
-DECODERS = {"cnn2d": "tokenizers_vq.backbones.cnn2d:CNN2dDecoder"}
+ENCODERS = {
+    "alit": "tokenizers_vq.backbones.alit:ALITEncoder",
+    "cnn2d": "tokenizers_vq.backbones.cnn2d:CNN2dEncoder",
+    "fqgan": "tokenizers_vq.backbones.fqgan:FQGANEncoder",
+    "karl": "tokenizers_vq.backbones.karl:KARLEncoder",
+    "vit2d": "tokenizers_vq.backbones.vit2d:ViT2dEncoder",
+}
+DECODERS = {
+    "alit": "tokenizers_vq.backbones.alit:ALITDecoder",
+    "cnn2d": "tokenizers_vq.backbones.cnn2d:CNN2dDecoder",
+    "fqgan": "tokenizers_vq.backbones.fqgan:FQGANDecoder",
+    "karl": "tokenizers_vq.backbones.karl:KARLDecoder",
+    "vit2d": "tokenizers_vq.backbones.vit2d:ViT2dDecoder",
+}
 METRICS = {
     "codebook": "tokenizers_vq.metrics.codebook:Codebook",
     "fidelity": "tokenizers_vq.metrics.fidelity:Fidelity",
