@@ -46,6 +46,7 @@ ENCODERS = {
     "cnn2d": "tokenizers_vq.backbones.cnn2d:CNN2dEncoder",
     "fqgan": "tokenizers_vq.backbones.fqgan:FQGANEncoder",
     "karl": "tokenizers_vq.backbones.karl:KARLEncoder",
+    "titok": "tokenizers_vq.backbones.titok:TiTokEncoder",
     "vit2d": "tokenizers_vq.backbones.vit2d:ViT2dEncoder",
 }
 DECODERS = {
@@ -53,6 +54,7 @@ DECODERS = {
     "cnn2d": "tokenizers_vq.backbones.cnn2d:CNN2dDecoder",
     "fqgan": "tokenizers_vq.backbones.fqgan:FQGANDecoder",
     "karl": "tokenizers_vq.backbones.karl:KARLDecoder",
+    "titok": "tokenizers_vq.backbones.titok:TiTokDecoder",
     "vit2d": "tokenizers_vq.backbones.vit2d:ViT2dDecoder",
 }
 METRICS = {
@@ -133,7 +135,8 @@ def build(kind: str, config: Mapping[str, Any], **shared: Any) -> Any:
                     "Give it plain values, or choose a part that nests others."
                 )
             width = options.get("code_dim") or options.get("dim")
-            dim = {} if width is None else {"dim": cls.inner_dim(width, len(inner))}
+            named = all("dim" in one for one in inner)  # nothing is left to share out
+            dim = {} if width is None or named else {"dim": cls.inner_dim(width, len(inner))}
             options[option] = [build(kind, one, **{**shared, **dim}) for one in inner]
     return _made(cls, options, f"{kind} '{name}'")
 
