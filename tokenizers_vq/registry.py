@@ -13,10 +13,12 @@ from typing import Any
 from tokenizers_vq.errors import ConfigError, unknown_name, unknown_option
 
 QUANTIZERS = {
+    "binary_mapper": "tokenizers_vq.quantizers.binary_mapper:BinaryMapper",
     "bsq": "tokenizers_vq.quantizers.bsq:BSQ",
     "dithered_fsq": "tokenizers_vq.quantizers.dithered_fsq:DitheredFSQ",
     "ecsq": "tokenizers_vq.quantizers.ecsq:ECSQ",
     "factorized": "tokenizers_vq.quantizers.factorized:FactorizedVQ",
+    "folded": "tokenizers_vq.quantizers.folded:Folded",
     "fsp": "tokenizers_vq.quantizers.fsp:FSP",
     "fsq": "tokenizers_vq.quantizers.fsq:FSQ",
     "gaussian": "tokenizers_vq.quantizers.gaussian:Gaussian",
