@@ -224,7 +224,7 @@ def learned(*shape: int, std: float | None = None) -> nn.Parameter:
 def init_weights(module: nn.Module, std: float = 0.02) -> None:
     """Start all linear layers and convolutions from a truncated normal, their biases from 0."""
     for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Conv2d):
+        if isinstance(part, nn.Linear | nn.Conv2d) and not part.weight.is_meta:
             nn.init.trunc_normal_(part.weight, std=std)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
