@@ -37,7 +37,8 @@ OUTER = {
     "multi_scale_each": lambda of: {"name": "multi_scale", "inner": twice(of), "scales": [1, 2]},
 }  # fmt: skip
 STACKS = ("residual", "mcrvq", "multi_scale")
-NOISY = ("binary_mapper", "dithered_fsq", "fsp", "gumbel")  # noise in training that scales would not see
+# noise in training that scales would not see
+NOISY = ("binary_mapper", "dithered_fsq", "fsp", "gumbel")
 WITHOUT_NEIGHBOURS = {"qinco", "mcquic", "per_position", "random_projection", "multi_scale"}
 INNER = {case.config["name"]: case.config for case in reversed(CASES.values())}  # the first of each
 
