@@ -49,6 +49,7 @@ ENCODERS = {
     "flextok": "tokenizers_vq.backbones.flextok:FlexTokEncoder",
     "fqgan": "tokenizers_vq.backbones.fqgan:FQGANEncoder",
     "karl": "tokenizers_vq.backbones.karl:KARLEncoder",
+    "seanet": "tokenizers_vq.backbones.seanet:SEANetEncoder",
     "titok": "tokenizers_vq.backbones.titok:TiTokEncoder",
     "vit2d": "tokenizers_vq.backbones.vit2d:ViT2dEncoder",
 }
@@ -58,6 +59,7 @@ DECODERS = {
     "flextok": "tokenizers_vq.backbones.flextok:FlexTokDecoder",
     "fqgan": "tokenizers_vq.backbones.fqgan:FQGANDecoder",
     "karl": "tokenizers_vq.backbones.karl:KARLDecoder",
+    "seanet": "tokenizers_vq.backbones.seanet:SEANetDecoder",
     "titok": "tokenizers_vq.backbones.titok:TiTokDecoder",
     "vit2d": "tokenizers_vq.backbones.vit2d:ViT2dDecoder",
 }
