@@ -38,19 +38,27 @@ int best_kernel() {
   }
   return __builtin_cpu_supports("avx512bf16") ? 3 : 2;
 }
+
+// Intel's cores multiply bfloat16 no faster than their two float32 units do, and refine more then.
+int default_kernel() {
+  const int best = best_kernel();
+  return best == 3 && !__builtin_cpu_is("amd") ? 2 : best;
+}
 #else
 constexpr Kernel kKernels[] = {{"generic", search_generic, "generic"}};
 int best_kernel() { return 0; }
+int default_kernel() { return 0; }
 #endif
 
 }  // namespace
 
 const char* supported() { return kKernels[best_kernel()].names_up_to_here; }
+const char* preferred() { return kKernels[default_kernel()].name; }
 
 void search(const Search& task) {
-  static const int best = best_kernel();
+  static const int best = best_kernel(), usual = default_kernel();
   const char* wish = getenv("TOKENIZERS_VQ_ISA");
-  int chosen = best;
+  int chosen = usual;
   for (int i = 0; wish && i <= best; ++i) {
     if (!strcmp(wish, kKernels[i].name)) chosen = i;
   }

@@ -80,6 +80,9 @@ PyMODINIT_FUNC PyInit__C(void) {
   static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr,
                                    nullptr, nullptr, nullptr, nullptr};
   PyObject* module = PyModule_Create(&definition);
-  if (module) PyModule_AddStringConstant(module, "SUPPORTED", tokenizers_vq::supported());
+  if (module) {
+    PyModule_AddStringConstant(module, "SUPPORTED", tokenizers_vq::supported());
+    PyModule_AddStringConstant(module, "PREFERRED", tokenizers_vq::preferred());
+  }
   return module;
 }

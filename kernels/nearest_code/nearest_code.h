@@ -46,9 +46,10 @@ void search_avx512(const Search&);
 void search_avx512_bf16(const Search&);
 #endif
 
-// Names of what this machine can run, slowest first, separated by blanks.
+// Names of what this machine can run, separated by blanks, and the one that is usually fastest.
 const char* supported();
-// Runs the fastest one, or the one that the environment variable TOKENIZERS_VQ_ISA names.
+const char* preferred();
+// Runs the preferred one, or the one that the environment variable TOKENIZERS_VQ_ISA names.
 void search(const Search&);
 
 // Rows per code and their sums, in the order of the rows whatever the number of threads.

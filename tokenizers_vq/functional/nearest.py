@@ -120,3 +120,16 @@ def nearest_codes(x: Tensor, codebook: Tensor, count: int, chunk: int = CHUNK) -
             scores = torch.addmm(-half, x[start : start + rows], codes.T)
             index[start : start + rows] = scores.topk(count, dim=1).indices
         return index
+
+
+@torch.no_grad()
+def code_stats(x: Tensor, index: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return how many rows each code got ``(K,)`` and their sum ``(K, d)``, both float32.
+
+    Args:
+        x: ``(N, d)`` float32.
+        index: ``(N,)`` int64 in ``0..size - 1``.
+        size: number of codes K.
+    """
+    counts = torch.bincount(index, minlength=size).float()
+    return counts, x.new_zeros(size, x.shape[1]).index_add_(0, index, x)

@@ -10,23 +10,24 @@ TORCH = "torch"  # as an override: do not load the kernels at all
 
 @dataclass(frozen=True)
 class Kernels:
-    """What was loaded: names of the usable CPU kernels, slowest first, or the reason for none."""
+    """What was loaded: the CPU kernels that this machine can run, or the reason for none."""
 
     names: tuple[str, ...]
+    preferred: str  # the one that usually is fastest here
     reason: str
 
 
 def load() -> Kernels:
     """Import the compiled library; a library that does not load is a reason, not an error."""
     if os.environ.get(OVERRIDE) == TORCH:
-        return Kernels((), f"{OVERRIDE}={TORCH}")
+        return Kernels((), TORCH, f"{OVERRIDE}={TORCH}")
     try:
         module = importlib.import_module("tokenizers_vq.ops._C")
     except ModuleNotFoundError:
-        return Kernels((), "not compiled; run: python kernels/build.py")
+        return Kernels((), TORCH, "not compiled; run: python kernels/build.py")
     except ImportError as error:
-        return Kernels((), f"the compiled library does not load: {error}")
-    return Kernels(tuple(module.SUPPORTED.split()), "")
+        return Kernels((), TORCH, f"the compiled library does not load: {error}")
+    return Kernels(tuple(module.SUPPORTED.split()), module.PREFERRED, "")
 
 
 def active(kernels: Kernels) -> tuple[str, str]:
@@ -40,7 +41,6 @@ def active(kernels: Kernels) -> tuple[str, str]:
         return TORCH, kernels.reason
     if wish in kernels.names:
         return wish, f"{OVERRIDE}={wish}"
-    best = kernels.names[-1]
     if wish is None:
-        return best, "the fastest that this CPU has"
-    return best, f"{OVERRIDE}={wish} is not one of {', '.join((TORCH, *kernels.names))} here"
+        return kernels.preferred, "usually the fastest on this CPU"
+    return kernels.preferred, f"{OVERRIDE}={wish} is not one of {', '.join((TORCH, *kernels.names))} here"

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from tokenizers_vq.errors import ShapeError
-from tokenizers_vq.functional import codebook as reference_codebook
 from tokenizers_vq.functional import nearest
 from tokenizers_vq.ops import library
 
@@ -96,7 +95,7 @@ def _nearest_in_torch(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.library.impl("tokenizers_vq::code_stats", "CompositeExplicitAutograd")
 def _stats_in_torch(x: Tensor, index: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    return reference_codebook.statistics(x, index, size)
+    return nearest.code_stats(x, index, size)
 
 
 @torch.library.register_fake("tokenizers_vq::nearest_code")
