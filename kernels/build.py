@@ -71,11 +71,18 @@ def attempt(target: Path, work: Path) -> bool:
         build(target, work)
     except Skipped as reason:
         if "cpu" in os.environ.get("TOKENIZERS_VQ_REQUIRE", "").split(","):
-            raise SystemExit(f"tokenizers_vq: CPU kernels required but not built: {reason}") from None
-        print(f"tokenizers_vq: CPU kernels not built ({reason}); plain torch is used", flush=True)
+            raise SystemExit(
+                f"tokenizers_vq: CPU kernels required but not built: {reason}"
+            ) from None
+        _say(f"CPU kernels not built ({reason}); plain torch is used")
         return False
-    print(f"tokenizers_vq: CPU kernels built ({target.name})", flush=True)
+    _say(f"CPU kernels built ({target.name})")
     return True
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"tokenizers_vq: {line}\n")
+    sys.stdout.flush()
 
 
 def _compiler() -> str:

@@ -12,7 +12,9 @@ def main() -> None:
     """Print one line per device."""
     name, reason = library.active(KERNELS)
     have = f"; compiled and usable: {', '.join(KERNELS.names)}" if KERNELS.names else ""
-    sys.stdout.write(f"nearest_code, cpu: {name} ({reason}{have}), {torch.get_num_threads()} threads\n")
+    sys.stdout.write(
+        f"nearest_code, cpu: {name} ({reason}{have}), {torch.get_num_threads()} threads\n"
+    )
     if torch.cuda.is_available():
         sys.stdout.write("nearest_code, cuda: torch (no CUDA kernel is compiled)\n")
 

@@ -43,4 +43,7 @@ def active(kernels: Kernels) -> tuple[str, str]:
         return wish, f"{OVERRIDE}={wish}"
     if wish is None:
         return kernels.preferred, "usually the fastest on this CPU"
-    return kernels.preferred, f"{OVERRIDE}={wish} is not one of {', '.join((TORCH, *kernels.names))} here"
+    return (
+        kernels.preferred,
+        f"{OVERRIDE}={wish} is not one of {', '.join((TORCH, *kernels.names))} here",
+    )

@@ -19,7 +19,8 @@ torch.library.define(
     "tokenizers_vq::nearest_code", "(Tensor x, Tensor codebook) -> (Tensor sqdist, Tensor index)"
 )
 torch.library.define(
-    "tokenizers_vq::code_stats", "(Tensor x, Tensor index, int size) -> (Tensor counts, Tensor sums)"
+    "tokenizers_vq::code_stats",
+    "(Tensor x, Tensor index, int size) -> (Tensor counts, Tensor sums)",
 )
 KERNELS = library.load()
 
@@ -98,12 +99,10 @@ def _stats_in_torch(x: Tensor, index: Tensor, size: int) -> tuple[Tensor, Tensor
     return nearest.code_stats(x, index, size)
 
 
-@torch.library.register_fake("tokenizers_vq::nearest_code")
 def _nearest_shapes(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape[0]), x.new_empty(x.shape[0], dtype=torch.int64)
 
 
-@torch.library.register_fake("tokenizers_vq::code_stats")
 def _stats_shapes(x: Tensor, index: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return x.new_empty(size), x.new_empty(size, x.shape[1])
 
@@ -123,8 +122,8 @@ def _gradients(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None,
     return to_x if ctx.needs_input_grad[0] else None, to_codes
 
 
-torch.library.register_autograd(
-    "tokenizers_vq::nearest_code", _gradients, setup_context=_remember
-)
+torch.library.register_fake("tokenizers_vq::nearest_code", _nearest_shapes)
+torch.library.register_fake("tokenizers_vq::code_stats", _stats_shapes)
+torch.library.register_autograd("tokenizers_vq::nearest_code", _gradients, setup_context=_remember)
 for _device in ("cpu", "cuda"):  # half precision is searched in float32, also under autocast
     torch.library.register_autocast("tokenizers_vq::nearest_code", _device, torch.float32)
