@@ -1,10 +1,9 @@
-"""How fast the nearest-code search is, as ratios to what people use: ``python -m benchmarks.nearest_code``.
+"""How fast the nearest-code search is, beside peers: ``python -m benchmarks.nearest_code``.
 
 One process, one thread, CPU time, medians of interleaved repeats, so that load and clock speed
 cancel in the ratios. ``cache gemm`` is a product of 512 x 512 matrices in this run, close to
 the most that float32 reaches here. GF/s = 2 N K d / seconds: the arithmetic of the distances only.
-faiss-cpu and vector-quantize-pytorch are compared where they are installed; for faiss's best set
-``OPENBLAS_CORETYPE=SkylakeX``.
+faiss-cpu is compared where it is installed; for its best set ``OPENBLAS_CORETYPE=SkylakeX``.
 """
 
 import argparse
@@ -94,7 +93,7 @@ def measure(rows: int, size: int, width: int, repeats: int) -> dict[str, float]:
         for name, method in methods().items()
     }
     times = seconds({"cache gemm": lambda: [square @ square for _ in range(8)], **todo}, repeats)
-    work = {name: 2e-9 * rows * size * width for name in todo} | {"cache gemm": 2e-9 * 8 * 512**3}
+    work = dict.fromkeys(todo, 2e-9 * rows * size * width) | {"cache gemm": 2e-9 * 8 * 512**3}
     return {name: work[name] / times[name] for name in times}
 
 

@@ -165,6 +165,10 @@ class Searcher {
       extent_.squared = larger(extent_.squared, extents_.as<Extent>()[p].squared);
       extent_.lost = larger(extent_.lost, extents_.as<Extent>()[p].lost);
     }
+    code_length_ = std::sqrt(extent_.squared);
+    code_lost_ = std::sqrt(extent_.lost);
+    const double n = static_cast<double>(Filter::kPerWord * task_.width + 8) * kFloatEps;
+    gamma_ = n < 0.5 ? n / (1 - n) : INFINITY;
     parallel(ceil_div(task_.rows, tiles_ * kRows), [](int64_t begin, int64_t end, void* self) {
       static_cast<Searcher*>(self)->search_blocks(begin, end);
     }, this);
@@ -242,14 +246,10 @@ class Searcher {
   // of their sizes (Higham 2002, section 3.1), which Cauchy and Schwarz bound by lengths; what the
   // filter's rounding of x and c removes is bounded by the lengths of what it did remove.
   float slack(double length, double lost) const {
-    const double code_length = std::sqrt(extent_.squared), code_lost = std::sqrt(extent_.lost);
-    const double rounded = (length + lost) * (code_length + code_lost);
-    const double size = rounded + 0.5 * extent_.squared;
+    const double size = (length + lost) * (code_length_ + code_lost_) + 0.5 * extent_.squared;
     if (!(size < kFloatMax / 8)) return INFINITY;  // scores may overflow: measure every code
-    const double n = static_cast<double>(Filter::kPerWord * task_.width + 8) * kFloatEps;
-    if (n > 0.5) return INFINITY;
     const double tiny = static_cast<double>(task_.width + 8) * kFloatTiny;
-    const double e = n / (1 - n) * size + lost * code_length + (length + lost) * code_lost + tiny;
+    const double e = gamma_ * size + lost * code_length_ + (length + lost) * code_lost_ + tiny;
     return static_cast<float>(2.0001 * e);
   }
 
@@ -392,6 +392,8 @@ class Searcher {
   int64_t chunk_;  // panels at a time
   int64_t tiles_;  // row tiles at a time
   Extent extent_;
+  double code_length_ = 0, code_lost_ = 0;  // square roots of the extent
+  double gamma_ = 0;                        // relative error of a sum of this many terms
 };
 
 }  // namespace
