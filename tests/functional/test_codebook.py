@@ -58,6 +58,7 @@ def test_kmeans_with_fewer_rows_than_codes_keeps_all_rows():
         assert bool(torch.isfinite(codes).all())
         assert counts.sum() == 3
         assert float(torch.cdist(x, codes).min(1).values.max()) < 0.02
+        assert codes.unique(dim=0).shape[0] == 8  # equal ones would never part
 
 
 def test_kmeans_splits_large_clusters_when_some_run_empty():

@@ -47,7 +47,8 @@ def kmeans(
     """Return ``size`` centroids of the rows of ``x`` and how many rows each has.
 
     A cluster that runs empty takes a slightly moved copy of one of the largest clusters, which
-    splits it in the next iteration. With fewer rows than ``size`` some stay empty.
+    splits it in the next iteration. With fewer rows than ``size`` some stay empty; a little noise
+    moves those off the rows that they copy, so that no two are equal and later rows can part them.
 
     Args:
         x: ``(N, d)`` float32, this rank's rows.
@@ -78,7 +79,10 @@ def kmeans(
         if cosine:
             centroids = F.normalize(centroids, dim=-1)
     counts, _ = all_reduce(*code_stats(x, nearest_code(x, centroids)[1], size))
-    return centroids, counts
+    empty = (counts == 0).nonzero()[:, 0]
+    noise = torch.randn(empty.numel(), centroids.shape[1], generator=generator).to(centroids)
+    centroids = centroids.index_add(0, empty, NUDGE * pool.square().mean().sqrt() * noise)
+    return F.normalize(centroids, dim=-1) if cosine else centroids, counts
 
 
 def ema_step(
