@@ -18,7 +18,7 @@ from tokenizers_vq.errors import ConfigError, ShapeError
 from tokenizers_vq.functional.distributed import sum_over_ranks
 from tokenizers_vq.functional.reassign import reassign_unused
 from tokenizers_vq.ops import nearest_code
-from tokenizers_vq.quantizers.flat import Flat, check_share
+from tokenizers_vq.quantizers.flat import Flat, check_share, code_width
 from tokenizers_vq.quantizers.grid import (
     GridConv,
     GridQuantizer,
@@ -70,6 +70,7 @@ class McQuic(GridQuantizer):
         torch.Size([2, 21, 1])
     """
 
+    conventions = (*GridQuantizer.conventions, "levels", "axes")
     float32_buffers = ("frequencies", "nonfinite", "updates")
     frequencies: Tensor
     nonfinite: Tensor
@@ -89,14 +90,14 @@ class McQuic(GridQuantizer):
         decay: float = 0.9,
         restart_every: int = 0,
     ) -> None:
-        width = code_dim or dim
+        width = code_width("McQuic", dim, code_dim)
         self._check_options(width, levels, codebooks, axes)
         check_share("McQuic", decay=decay)
         if temperature <= 0:
             raise ConfigError(
                 f"McQuic: expected a temperature above 0; got {temperature}. Correct it."
             )
-        super().__init__(dim, width or 0, (codebook_size,) * codebooks)
+        super().__init__(dim, width, (codebook_size,) * codebooks)
         self.levels, self.axes = levels, axes
         self.drop_frequent = drop_frequent
         self.decay = decay
@@ -269,7 +270,7 @@ class McQuic(GridQuantizer):
         return torch.stack([torch.bincount(c[c >= 0], minlength=size).float() for c in flat])
 
     @staticmethod
-    def _check_options(width: int | None, levels: int, codebooks: int, axes: int) -> None:
+    def _check_options(width: int, levels: int, codebooks: int, axes: int) -> None:
         ranges = {
             "levels": (levels, 1, 16),
             "codebooks": (codebooks, 1, 4096),
@@ -280,7 +281,7 @@ class McQuic(GridQuantizer):
                 raise ConfigError(
                     f"McQuic: expected {option} in {low}..{high}; got {value}. Correct it."
                 )
-        if not width or width % codebooks:
+        if width % codebooks:
             raise ConfigError(
                 f"McQuic: expected a width that {codebooks} codebooks can share; got {width}. "
                 "Set dim or code_dim to a multiple."

@@ -67,6 +67,7 @@ class PerPosition(GridQuantizer):
         torch.Size([2, 512, 1])
     """
 
+    conventions = (*GridQuantizer.conventions, "grid")
     float32_buffers = ("counts", "nonfinite", "updates")
     counts: Tensor
     nonfinite: Tensor

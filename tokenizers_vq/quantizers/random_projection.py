@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.functional.straight_through import straight_through
 from tokenizers_vq.ops import nearest_code
-from tokenizers_vq.quantizers.base import Quantizer
+from tokenizers_vq.quantizers.rows import RowQuantizer
 
 
-class RandomProjection(Quantizer):
+class RandomProjection(RowQuantizer):
     """Random projection to a random codebook, both frozen: targets to predict, not a bottleneck.
 
     A latent is normalised to mean 0 and variance 1 over its channels, projected by a fixed matrix
