@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from tokenizers_vq.functional.codebook import ema_step, kmeans, restart_dead, statistics
+from tokenizers_vq.functional.codebook import ema_step, kmeans, restart_dead
+from tokenizers_vq.ops import code_stats
 
 C4 = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [2.0, 2.0]])
 X = torch.tensor([[0.2, 0.1], [0.9, 0.3], [1.4, 1.6], [0.1, 0.7], [0.8, -0.1]])
@@ -13,7 +14,7 @@ def generator():
 
 
 def test_ema_golden():
-    n, m, codes = ema_step((torch.ones(4), C4), statistics(X, INDEX, 4), decay=0.9)
+    n, m, codes = ema_step((torch.ones(4), C4), code_stats(X, INDEX, 4), decay=0.9)
     torch.testing.assert_close(n, torch.tensor([1, 1.1, 1, 1]))
     expected = torch.tensor([[0.02, 0.01], [1.07, 0.02], [0.01, 0.97], [1.94, 1.96]])
     torch.testing.assert_close(m, expected)
@@ -30,7 +31,7 @@ def test_smoothing_golden():
 
 
 def test_decay_zero_gives_the_batch_mean():
-    codes = ema_step((torch.ones(4), C4), statistics(X, INDEX, 4), decay=0.0)[2]
+    codes = ema_step((torch.ones(4), C4), code_stats(X, INDEX, 4), decay=0.0)[2]
     torch.testing.assert_close(codes[1], (X[1] + X[4]) / 2, atol=1e-4, rtol=0)
 
 
@@ -116,3 +117,16 @@ def test_restart_without_candidates_or_threshold_does_nothing():
     n = torch.tensor([5.0, 0.0, 0.0, 0.0])
     assert torch.equal(restart_dead(C4, n, X[:0], 0.5, generator())[0], C4)
     assert torch.equal(restart_dead(C4, n, X, 0.0, generator())[0], C4)
+
+
+def test_rows_searched_in_pieces_give_the_same_clusters():
+    x, pieces = torch.randn(200, 5), []
+
+    def parts(rows):
+        pieces.extend(rows.split(60))
+        return pieces[-4:]
+
+    whole = kmeans(x, 9, iterations=3, generator=torch.Generator().manual_seed(0))
+    split = kmeans(x, 9, iterations=3, generator=torch.Generator().manual_seed(0), parts=parts)
+    assert len(pieces) == 16  # three iterations and the last counts
+    assert all(torch.equal(a, b) for a, b in zip(whole, split, strict=True))

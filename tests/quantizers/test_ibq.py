@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.functional import assignment
-from tokenizers_vq.functional.assignment import assignment_sums, most_similar, soft_codes
+from tokenizers_vq.functional.assignment import assignment_sums, soft_codes
 from tokenizers_vq.quantizers.ibq import IBQ
 
 CODES = torch.tensor([[0.5, 0.0], [1.0, 0.2], [0.0, 1.0], [-1.0, -1.0]])
@@ -48,8 +48,7 @@ def test_chunks_do_not_change_values_or_gradients(monkeypatch, chunk):
     torch.manual_seed(0)
     x, codes = torch.randn(7, 3).double(), torch.randn(5, 3).double()
     weight = torch.tensor([1.0, 1, 0, 1, 1, 1, 1]).double()
-    index = most_similar(x, codes)
-    assert torch.equal(index, (x @ codes.T).argmax(1))
+    index = (x @ codes.T).argmax(1)
     x.requires_grad_()
     codes.requires_grad_()
 

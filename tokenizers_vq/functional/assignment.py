@@ -23,24 +23,6 @@ LOG_FLOOR = -43.0
 MIN_ROWS = 64  # per chunk: each writes the gradient of the whole codebook once
 
 
-@torch.no_grad()
-def most_similar(x: Tensor, codebook: Tensor) -> Tensor:
-    """Return ``argmax_k x . e_k``, ``(N,)`` int64; the lowest index of equal ones.
-
-    That is not the nearest code unless all codes have the same length.
-
-    Args:
-        x: ``(N, d)`` float32.
-        codebook: ``(K, d)`` float32.
-    """
-    if torch.compiler.is_compiling():
-        return (x @ codebook.T).argmax(1)
-    index = torch.empty(x.shape[0], dtype=torch.int64, device=x.device)
-    for rows in _chunks(x, codebook):
-        index[rows] = (x[rows] @ codebook.T).argmax(1)
-    return index
-
-
 def soft_codes(x: Tensor, codebook: Tensor, index: Tensor) -> Tensor:
     """Return ``codebook[index]`` with the gradient of the expectation of the code.
 

@@ -20,10 +20,12 @@ from torch.nn import functional as F
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.functional.entropy import batch_entropy, sample_entropy, weighted_mean
 from tokenizers_vq.functional.straight_through import straight_through
+from tokenizers_vq.ops import nearest_code
 from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.flat import Flat, Tokens, linear, mean_terms
 from tokenizers_vq.quantizers.lfq import LFQ
 from tokenizers_vq.quantizers.rows import Choose, RowQuantizer, row_parts
+from tokenizers_vq.quantizers.stages import plain_tables
 
 
 class Grouped(RowQuantizer):
@@ -137,6 +139,10 @@ class Grouped(RowQuantizer):
 
     def code_indices(self, u: Tensor) -> Tensor:
         """Return the indices ``(N, K)`` of all groups."""
+        tables = plain_tables(self._parts())
+        if tables and all(table.shape == tables[0].shape for table in tables):
+            pieces = u.reshape(u.shape[0], len(tables), -1).transpose(0, 1)
+            return nearest_code(pieces.detach(), torch.stack(tables))[1].T.contiguous()
         rows = zip(self._parts(), self._split(u), strict=True)
         return torch.cat([part.encode_rows(row) for part, row in rows], dim=1)
 

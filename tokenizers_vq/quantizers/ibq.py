@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenizers_vq.errors import ConfigError
-from tokenizers_vq.functional.assignment import assignment_sums, most_similar, soft_codes
+from tokenizers_vq.functional.assignment import assignment_sums, soft_codes
 from tokenizers_vq.functional.distributed import sum_over_ranks, total_over_ranks
 from tokenizers_vq.functional.entropy import entropy
+from tokenizers_vq.ops import largest_product
 from tokenizers_vq.quantizers.flat import Flat, Tokens, code_width, mean_square
 from tokenizers_vq.quantizers.rows import RowQuantizer
 
@@ -91,7 +92,7 @@ class IBQ(RowQuantizer):
 
     def code_indices(self, u: Tensor) -> Tensor:
         """Return the indices ``(N, 1)`` of the largest inner products."""
-        return most_similar(u, self.codebook.float())[:, None]
+        return largest_product(u.detach(), self.codebook.detach())[1][:, None]
 
     def candidates(self, u: Tensor, count: int) -> Tensor:
         """Return the indices ``(N, C, 1)`` of up to ``count`` largest inner products."""

@@ -23,10 +23,9 @@ from tokenizers_vq.functional.codebook import (
     moments_of_sums,
     pull_strength,
     restart_dead,
-    statistics,
 )
 from tokenizers_vq.functional.distributed import closest_over_ranks, gather_rows, sum_over_ranks
-from tokenizers_vq.ops import nearest_code
+from tokenizers_vq.ops import code_stats, nearest_code
 from tokenizers_vq.quantizers.flat import check_share, code_width
 from tokenizers_vq.quantizers.rows import RowQuantizer
 
@@ -133,7 +132,7 @@ class LearnedCodes(RowQuantizer):
     def code_update(self, u: Tensor, indices: Tensor, skipped: Tensor) -> bool:
         """Follow one step's rows; k-means in the first step that has any."""
         u = self._signal(u)
-        counts, sums = statistics(u, indices[:, 0], self.codebook_sizes[0])
+        counts, sums = code_stats(u, indices[:, 0], self.codebook_sizes[0])
         squares = u.square().sum(0) if self.affine else u.new_zeros(0)
         counts, sums, squares, skipped = sum_over_ranks(counts, sums, squares, skipped)
         self.nonfinite += skipped

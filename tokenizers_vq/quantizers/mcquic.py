@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from tokenizers_vq.errors import ConfigError, ShapeError
 from tokenizers_vq.functional.distributed import sum_over_ranks
 from tokenizers_vq.functional.reassign import reassign_unused
+from tokenizers_vq.ops import nearest_code
 from tokenizers_vq.quantizers.flat import Flat, check_share, code_width
 from tokenizers_vq.quantizers.grid import (
     GridConv,
@@ -150,7 +151,7 @@ class McQuic(GridQuantizer):
         rest, grid = channels_first(u), tuple(u.shape[1:-1])
         columns = []
         for level, sides in enumerate(self.level_grids(grid)):
-            columns.append(self._logits(rest.flatten(2).mT, level).argmax(-1))
+            columns.append(self._nearest(rest.flatten(2).mT, level))
             if level < self.levels - 1:
                 part = self._spread(self._codes(columns[-1], level), sides)
                 rest = self.down[level](rest - part)
@@ -213,6 +214,13 @@ class McQuic(GridQuantizer):
         distance = x.square().sum(-1, keepdim=True) + codes.square().sum(-1) - 2 * products
         return -distance * self._sharpness()[level, :, None] / math.sqrt(size)
 
+    def _nearest(self, rows: Tensor, level: int) -> Tensor:
+        """Return the indices ``(B, n, m)`` of the codes nearest to ``rows (B, n, d)``."""
+        codes = self.codebook[level].detach().float()
+        pieces = rows.detach().reshape(-1, *codes.shape[::2]).transpose(0, 1)
+        index = nearest_code(pieces, codes)[1].T
+        return index.reshape(*rows.shape[:-1], codes.shape[0])
+
     def _chosen(self, rows: Tensor, level: int) -> tuple[Tensor, Tensor]:
         """Return codes ``(B, n, d)`` with the softmax's gradient, and indices ``(B, n, m)``."""
         logits = self._logits(rows, level)
@@ -220,7 +228,9 @@ class McQuic(GridQuantizer):
             logits = self._dropped(logits, level)
             uniform = torch.rand_like(logits).clamp(min=1e-20)
             logits = logits - (-uniform.log()).clamp(min=1e-20).log()  # Gumbel noise
-        index = logits.argmax(-1)
+            index = logits.argmax(-1)
+        else:
+            index = self._nearest(rows, level)
         codes = self.codebook[level].detach().float()
         soft = torch.einsum("bnmk,mkd->bnmd", logits.softmax(-1), codes).flatten(2)
         return self._codes(index, level) + (soft - soft.detach()), index

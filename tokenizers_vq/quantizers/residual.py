@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tokenizers_vq.errors import ConfigError, unknown_name
 from tokenizers_vq.functional.straight_through import rotate_to
+from tokenizers_vq.ops import residual_codes
 from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.flat import Flat, Tokens, check_share, linear, mean_terms
 from tokenizers_vq.quantizers.perturbed import refuse_perturbed
@@ -26,6 +27,7 @@ from tokenizers_vq.quantizers.stages import (
     beam_search,
     draw_depth,
     fill_prefix,
+    plain_tables,
     quantize_stage,
     settles,
 )
@@ -167,6 +169,9 @@ class Residual(RowQuantizer):
     def code_indices(self, u: Tensor) -> Tensor:
         """Return the indices ``(N, K)`` of all stages."""
         u = self._bounded(u)
+        tables = plain_tables([stage for stage, _ in self._parts()])
+        if tables and self._sums_plainly():
+            return residual_codes(u, tables)
         depth = torch.full_like(u[:, 0], len(self._columns), dtype=torch.int64)
         return self._greedy(u, depth) if self.beam == 1 else self._search(u, depth)
 
@@ -251,6 +256,11 @@ class Residual(RowQuantizer):
     def _rest(self, stage: int, u: Tensor, out: Tensor) -> Tensor:
         """Return what a stage quantizes ``(N, d)``, given the sum ``out`` of those before it."""
         return u - out
+
+    def _sums_plainly(self) -> bool:
+        """Whether each stage's rest is the latent minus the codes before, and it has no choice."""
+        unscaled = self.stage_scale == 1.0
+        return unscaled and self.beam == 1 and type(self)._rest is Residual._rest
 
     def _depth(self, tokens: Tokens) -> Tensor:
         """Return ``(N,)``: after how many stages each row stops."""

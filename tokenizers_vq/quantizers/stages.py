@@ -6,7 +6,7 @@ Reference:
     Zeghidour et al., SoundStream, 2021, https://arxiv.org/abs/2107.03312, section III.C (depths).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -108,6 +108,16 @@ def settles(kind: type) -> bool:
     methods = ("quantize", "quantize_rows")
     owners = [next(cls for cls in kind.__mro__ if name in vars(cls)) for name in methods]
     return "settle" in vars(owners[0]) and owners[1] is RowQuantizer
+
+
+def plain_tables(stages: Sequence[RowQuantizer]) -> list[Tensor]:
+    """Return the table ``(K, d)`` of each stage; nothing where one is not a plain search in one.
+
+    A head says so by a method ``plain_table``; see ``VectorQuantizer``.
+    """
+    found = [getattr(stage, "plain_table", lambda: None)() for stage in stages]
+    tables = [table.detach() for table in found if table is not None]
+    return tables if len(tables) == len(stages) else []
 
 
 def _beam_rows(propose: Propose, u: Tensor, depth: Tensor, count: int, beam: int) -> Tensor:
