@@ -297,7 +297,7 @@ def _check_options(node: Any, path: str) -> None:
         check_types(get_object(target), _values(node), path)
     for name in node:  # numbers too: the steps of optim.drops
         if not OmegaConf.is_missing(node, name):
-            _check_options(node[name], f"{path}.{name}")
+            _check_options(node[name], f"{path}.{name!s}")
 
 
 def _values(node: DictConfig) -> dict[str, Any]:
