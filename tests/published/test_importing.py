@@ -4,7 +4,7 @@ import torch
 from tokenizers_vq.errors import CheckpointError, ConfigError
 from tokenizers_vq.published import families, from_published
 from tokenizers_vq.published.importing import require
-from tokenizers_vq.published.keys import Rule, drop, rename
+from tokenizers_vq.published.keys import Rule, drop, fold_weight_norm, rename
 from tokenizers_vq.published.wrappers import agree, check_config, constructor_values, unwrap
 
 ONE, TWO = torch.ones(2), torch.full((2,), 2.0)
@@ -94,6 +94,31 @@ def test_keys_without_rule_and_with_two_sources_are_named():
         rename({"a": ONE, "b": ONE}, [Rule("a|b", "x")], "here")
     assert first_line(error) == (
         "here: expected one tensor for x; got a second one, b. Import the file as it was published."
+    )
+
+
+@pytest.mark.parametrize("normalize", ["weight_norm", "parametrizations"])
+def test_weight_norm_is_multiplied_out_per_first_dimension(normalize):
+    direction, gain = torch.tensor([[[3.0], [4.0]], [[0.0], [2.0]]]), torch.tensor([10.0, 3.0])
+    parts = ("g", "v") if normalize == "weight_norm" else ("original0", "original1")
+    names = [f"up.weight_{part}" for part in parts]
+    if normalize == "parametrizations":
+        names = [f"up.parametrizations.weight.{part}" for part in parts]
+    state = {names[0]: gain[:, None, None], names[1]: direction, "up.bias": ONE}
+    folded = fold_weight_norm(state)
+    assert set(folded) == {"up.weight", "up.bias"}
+    torch.testing.assert_close(folded["up.weight"], torch.tensor([[[6.0], [8.0]], [[0.0], [3.0]]]))
+    with pytest.raises(CheckpointError) as error:
+        fold_weight_norm({names[0]: gain})
+    assert first_line(error) == (
+        f"fold_weight_norm: expected the direction of {names[0]}; got none. Import the file as it "
+        "was published."
+    )
+    with pytest.raises(CheckpointError) as error:
+        fold_weight_norm({names[1]: gain})
+    assert first_line(error) == (
+        f"fold_weight_norm: expected the gain of {names[1]}; got none. Import the file as it was "
+        "published."
     )
 
 

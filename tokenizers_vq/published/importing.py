@@ -59,12 +59,15 @@ class Family:
         fresh: regular expressions of our keys that no file has and that stay as they are built,
             beyond the statistics and records of our heads.
         check: says in a sentence why tensors are not of this family, or returns None.
+        prepare: ``tensors -> tensors``, what comes before everything else, such as
+            ``fold_weight_norm``; the other steps see its result.
     """
 
     configure: Callable[[Weights, Mapping[str, Any]], dict[str, Any]]
     rules: Callable[[Mapping[str, Any]], Sequence[Rule]]
     fresh: tuple[str, ...] = ()
     check: Callable[[Weights], str | None] | None = None
+    prepare: Callable[[Weights], State] | None = None
 
 
 def families() -> list[str]:
@@ -100,6 +103,8 @@ def from_published(
     where = f"from_published('{family}')"
     rules_of: Family = import_module(FAMILIES[family]).FAMILY
     state = unwrap(state_dict, weights, where)
+    if rules_of.prepare is not None:
+        state = rules_of.prepare(state)
     if rules_of.check is not None and (reason := rules_of.check(state)):
         raise CheckpointError(f"{where}: expected a checkpoint of this family; got {reason}.")
     try:

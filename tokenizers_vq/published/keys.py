@@ -13,6 +13,11 @@ from tokenizers_vq.errors import CheckpointError
 State = dict[str, Tensor]
 Target = str | Callable[[re.Match[str]], str]
 Change = Callable[[Tensor], Tensor | Mapping[str, Tensor]]
+# Where the two ways of torch to write weight normalisation put the gain and the direction.
+GAINS = {
+    "weight_g": ("weight_v", "weight"),
+    "parametrizations.weight.original0": ("parametrizations.weight.original1", "weight"),
+}
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,57 @@ def _place(found: State, rule: Rule, match: re.Match[str], value: Tensor, where:
                 "Import the file as it was published."
             )
         found[key] = tensor
+
+
+def fold_weight_norm(state: Mapping[str, Tensor]) -> State:
+    """Return ``state`` with every weight normalisation multiplied out.
+
+    Salimans and Kingma 2016 (arXiv 1602.07868), equation 2: ``weight = g v / ||v||``, the norm over
+    all dimensions but the first, which are the input channels of a transposed convolution. Both
+    names that torch has given the parts are known: ``weight_g``, ``weight_v`` and
+    ``parametrizations.weight.original0``, ``original1``. Other tensors stay as they are.
+
+    Args:
+        state: tensors by upstream key; a gain is ``(n, 1, ..., 1)``, its direction ``(n, ...)``.
+
+    Raises:
+        CheckpointError: a gain has no direction, or a direction no gain.
+    """
+    folded: State = {}
+    for key, value in state.items():
+        module, part = _gain_part(key)
+        if part in GAINS:
+            direction, weight = GAINS[part]
+            folded[module + weight] = _multiplied(value, state.get(module + direction), key)
+        elif part and not any(
+            module + gain in state for gain, (other, _) in GAINS.items() if other == part
+        ):
+            raise CheckpointError(
+                f"fold_weight_norm: expected the gain of {key}; got none. Import the file as it "
+                "was published."
+            )
+        elif not part:
+            folded[key] = value
+    return folded
+
+
+def _gain_part(key: str) -> tuple[str, str]:
+    """Return ``key`` as the module it is in, with its dot, and the part of a normalised weight."""
+    for gain, (direction, _) in GAINS.items():
+        for part in (gain, direction):
+            if key == part or key.endswith("." + part):
+                return key.removesuffix(part), part
+    return key, ""
+
+
+def _multiplied(gain: Tensor, direction: Tensor | None, key: str) -> Tensor:
+    if direction is None:
+        raise CheckpointError(
+            f"fold_weight_norm: expected the direction of {key}; got none. Import the file as it "
+            "was published."
+        )
+    length = direction.flatten(1).norm(dim=1).view(-1, *[1] * (direction.ndim - 1))
+    return gain.view_as(length) * direction / length
 
 
 def keep(state: Mapping[str, Tensor], prefix: str) -> State:
