@@ -66,6 +66,8 @@ class Stream:
                 "Encode whole signals, or choose a causal backbone."
             )
         self.tokenizer = tokenizer
+        self._encoder: Any = tokenizer.encoder
+        self._decoder: Any = tokenizer.decoder
         self.state = StreamState()
         self._try()
 
@@ -92,8 +94,8 @@ class Stream:
                 "stream: expected at least 1 sample; got none before the end. "
                 "Leave empty signals out."
             )
-        z, inner = tokenizer.encoder.step(x, state.encoder, last)
-        indices = tokenizer.quantizer.encode(z)
+        z, inner = self._encoder.step(x, state.encoder, last)
+        indices: Tensor = tokenizer.quantizer.encode(z)
         self.state = replace(
             state, encoder=inner, samples=state.samples + x.shape[-1], ended=(last, state.ended[1])
         )
@@ -123,7 +125,8 @@ class Stream:
         check_shape(indices, f"B N {tokenizer.quantizer.num_codebooks}", "stream", "Tokens.")
         check_indices(indices, tokenizer.quantizer.codebook_sizes, "stream")
         z_q = tokenizer.quantizer.decode(indices)
-        x_hat, inner = tokenizer.decoder.step(z_q, state.decoder, last)
+        x_hat: Tensor
+        x_hat, inner = self._decoder.step(z_q, state.decoder, last)
         total = num_samples or (state.samples if state.ended[0] else None)
         if last and total is not None:
             x_hat = x_hat[..., : max(0, total - state.decoded)]
@@ -138,5 +141,5 @@ class Stream:
         """Run both networks on nothing, so that one that sees the future is refused at once."""
         tokenizer = self.tokenizer
         weight = next(tokenizer.decoder.parameters())
-        tokenizer.encoder.step(weight.new_zeros(1, tokenizer.signal.channels, 0), None, False)
-        tokenizer.decoder.step(weight.new_zeros(1, 0, tokenizer.decoder.dim), None, False)
+        self._encoder.step(weight.new_zeros(1, tokenizer.signal.channels, 0), None, False)
+        self._decoder.step(weight.new_zeros(1, 0, tokenizer.decoder.dim), None, False)
