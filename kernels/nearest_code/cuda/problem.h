@@ -1,0 +1,79 @@
+// What a search is and how it is laid out: plain C++ without CUDA, shared by kernels, launch and binding.
+#pragma once
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+namespace nearest_code {
+
+constexpr int THREADS = 256;
+constexpr int TILE = 128;        // codes per step of the search
+constexpr int CANDIDATES = 32;   // kept per row and split; a row with more is searched again in float64
+constexpr int OVERFLOWED = CANDIDATES + 1;
+constexpr int MEAN_SAMPLE = 4096;
+
+// float32 products on the ordinary cores, or bfloat16 products on the tensor cores. The answer is the same.
+enum class Filter { Float32, Bfloat16 };
+constexpr int FLOAT32_CHANNELS = 64;  // the float32 filter takes no more
+constexpr int WIDE = 256, WIDEST = 512;  // channels up to which 128 and 64 rows stay in shared memory
+
+struct Candidate {
+  float score;
+  int code;  // the first of the eight codes the score is the minimum of
+};
+
+// Over all usable codes, after the shift by the centre. Bits of floats >= 0, whose order is that of integers.
+struct Limits {
+  unsigned norm, residual;
+};
+
+inline int64_t up(int64_t value, int64_t step) { return (value + step - 1) / step; }
+
+struct Problem {
+  int64_t rows = 0, row_stride = 0, code_stride = 0;  // strides in elements; channels are dense
+  int codes = 0, channels = 0;
+  Filter filter = Filter::Bfloat16;
+  int splits = 1;  // parts of the codebook searched by different blocks
+
+  bool wide() const { return filter == Filter::Bfloat16 && channels > WIDE && channels <= WIDEST; }
+  bool streamed() const { return filter == Filter::Bfloat16 && channels > WIDEST; }
+  int block_rows() const { return wide() ? 64 : 128; }
+  int depth() const { return filter == Filter::Bfloat16 ? 32 : channels <= 8 ? 8 : 16; }  // channels per step
+  int steps() const { return static_cast<int>(up(channels, depth())); }
+  int tiles() const { return static_cast<int>(up(codes, TILE)); }
+  int tiles_per_split() const { return static_cast<int>(up(tiles(), splits)); }
+  int64_t row_blocks() const { return up(rows, block_rows()); }
+  int64_t packed_elements() const { return int64_t{tiles()} * TILE * steps() * depth(); }
+};
+
+// Offsets in bytes into the one workspace a search needs: O(rows x splits + codes x channels).
+struct Workspace {
+  size_t packed, half, centre, limits, list, count, best, margin, bytes;
+
+  explicit Workspace(const Problem& p) {
+    size_t at = 0;
+    auto take = [&at](int64_t size) {
+      const size_t here = at;
+      at += static_cast<size_t>(up(size, 256) * 256);
+      return here;
+    };
+    packed = take(p.packed_elements() * (p.filter == Filter::Bfloat16 ? 2 : 4));
+    half = take(int64_t{p.tiles()} * TILE * 4);
+    centre = take(int64_t{p.steps()} * p.depth() * 4);
+    limits = take(sizeof(Limits));
+    list = take(p.rows * p.splits * CANDIDATES * static_cast<int64_t>(sizeof(Candidate)));
+    count = take(p.rows * p.splits * 4);
+    best = take(p.rows * p.splits * 4);
+    margin = take(p.rows * 4);
+    bytes = at;
+  }
+};
+
+// Few rows do not fill the machine: split the codebook until there are two blocks per multiprocessor.
+// The answer does not depend on the number of splits.
+inline int choose_splits(Problem p, int multiprocessors) {
+  const int64_t wanted = up(2 * int64_t{multiprocessors}, std::max<int64_t>(1, p.row_blocks()));
+  return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>({wanted, p.tiles() / 4, 64})));
+}
+
+}  // namespace nearest_code

@@ -1,0 +1,201 @@
+// Runs the CUDA search on the CPU and compares every row with a float64 search, under all schedules.
+// Usage: driver [quick|full]. Prints one line per failed run and a summary; exit status 1 if any failed.
+#include <cstdio>
+#include <random>
+
+#include "../../kernels/nearest_code/cuda/nearest_code.cuh"
+
+using namespace nearest_code;
+
+struct Data {
+  const char* name;
+  int rows, codes, channels, row_stride;
+  std::vector<float> x, codebook;
+  std::vector<int64_t> expected;
+  std::vector<float> distance;
+};
+
+void solve(Data& data) {
+  data.expected.assign(data.rows, 0);
+  data.distance.assign(data.rows, std::numeric_limits<float>::infinity());
+  for (int n = 0; n < data.rows; n++) {
+    double best = std::numeric_limits<double>::infinity();
+    for (int k = 0; k < data.codes; k++) {
+      double sum = 0;
+      for (int d = 0; d < data.channels; d++) {
+        const double e = double(data.x[size_t(n) * data.row_stride + d]) - data.codebook[size_t(k) * data.channels + d];
+        sum = std::fma(e, e, sum);
+      }
+      if (sum < best) best = sum, data.expected[n] = k, data.distance[n] = float(sum);
+    }
+  }
+}
+
+// Equal codes where an order could go wrong: same thread, same warp, other warp, other tile, other split.
+void plant_ties(Data& data) {
+  const int copies[] = {3, 4, 7, 19, 35, 67, 131, 259, data.codes - 1};
+  const int chosen = std::min(3, data.codes - 1);
+  for (int k : copies)
+    if (k < data.codes)
+      for (int d = 0; d < data.channels; d++)
+        data.codebook[size_t(k) * data.channels + d] = data.codebook[size_t(chosen) * data.channels + d];
+  for (int n = 5; n < data.rows; n += 9)
+    for (int d = 0; d < data.channels; d++)
+      data.x[size_t(n) * data.row_stride + d] = data.codebook[size_t(chosen) * data.channels + d] + (n % 2 ? 0.0f : 1e-3f);
+}
+
+Data make(const char* name, int rows, int codes, int channels) {
+  Data data{name, rows, codes, channels, channels + rows % 3, {}, {}, {}, {}};
+  std::mt19937 random(rows * 31 + codes * 7 + channels);
+  std::normal_distribution<float> normal;
+  const std::string kind = name;
+  data.x.resize(size_t(rows) * data.row_stride);
+  data.codebook.resize(size_t(codes) * channels);
+  for (auto& v : data.x) v = normal(random);
+  for (auto& v : data.codebook) v = normal(random);
+  if (kind == "offset")
+    for (auto* values : {&data.x, &data.codebook})
+      for (auto& v : *values) v += 30;
+  if (kind == "tiny codebook")
+    for (auto& v : data.codebook) v /= float(codes);
+  if (kind == "zero codebook")
+    for (auto& v : data.codebook) v = 0;
+  if (kind == "clustered")
+    for (size_t i = 0; i < data.codebook.size(); i++)
+      data.codebook[i] = data.codebook[i % (size_t(std::max(1, codes / 32)) * channels)] + 1e-3f * data.codebook[i];
+  if (kind == "huge")
+    for (auto& v : data.codebook) v *= 1e30f;
+  if (kind == "minute")
+    for (auto* values : {&data.x, &data.codebook})
+      for (auto& v : *values) v *= 1e-25f;
+  plant_ties(data);
+  if (kind == "not finite") {
+    const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+    data.codebook[size_t(5) * channels] = nan;
+    data.codebook[size_t(6) * channels] = inf;
+    data.x[0] = nan;
+    data.x[size_t(2) * data.row_stride] = -inf;
+  }
+  solve(data);
+  return data;
+}
+
+struct Outcome {
+  int wrong = 0, overflowed = 0;
+  std::string error;
+};
+
+Outcome run(const Data& data, Filter filter, int splits) {
+  Problem p;
+  p.rows = data.rows, p.row_stride = data.row_stride, p.code_stride = data.channels;
+  p.codes = data.codes, p.channels = data.channels, p.filter = filter, p.splits = splits;
+  const Workspace at(p);
+  // Exactly as large as promised, on their own, so that AddressSanitizer watches their ends.
+  auto memory = simt::poisoned(at.bytes);
+  std::vector<float> x = data.x, codebook = data.codebook, distance(data.rows, -1);
+  x.resize(size_t(data.rows - 1) * data.row_stride + data.channels), x.shrink_to_fit();
+  std::vector<int64_t> index(data.rows, -1);
+  Outcome outcome;
+  try {
+    if (!search(p, x.data(), codebook.data(), memory.get(), distance.data(), index.data(), nullptr))
+      outcome.error = "refused";
+  } catch (const std::exception& e) {
+    outcome.error = e.what();
+  }
+  for (int n = 0; n < data.rows; n++) outcome.wrong += index[n] != data.expected[n] || distance[n] != data.distance[n];
+  const int* count = reinterpret_cast<const int*>(memory.get() + at.count);
+  if (outcome.error.empty())
+    for (int i = 0; i < data.rows * splits; i++) outcome.overflowed += count[i] > CANDIDATES;
+  return outcome;
+}
+
+const char* const SCHEDULES[] = {"lockstep", "random", "forward", "reverse", "shuffled"};
+
+struct Tally {
+  int runs = 0, failed = 0;
+
+  void check(const Data& data, Filter filter, int splits, int schedule, simt::Copies copies) {
+    simt::settings = {static_cast<simt::Schedule>(schedule), copies, 1};
+    const Outcome outcome = run(data, filter, splits);
+    runs++;
+    // Ordinary numbers must be settled by the candidates: searching all codes again hides a broken filter.
+    const bool ordinary = std::string(data.name) == "normal";
+    const bool bad = outcome.wrong || !outcome.error.empty() || (ordinary && outcome.overflowed * 20 > data.rows);
+    failed += bad;
+    if (bad)
+      std::printf("FAILED %s N=%d K=%d D=%d %s splits=%d %s %s: %d wrong rows, %d overflowed, %s\n", data.name, data.rows,
+                  data.codes, data.channels, filter == Filter::Float32 ? "float32" : "bfloat16", splits,
+                  SCHEDULES[schedule], copies == simt::Copies::Early ? "early" : "late", outcome.wrong,
+                  outcome.overflowed, outcome.error.c_str());
+  }
+};
+
+// Bytes the filter reads and writes, against what the design promises; within 2 %.
+int traffic(Filter filter, int rows, int codes, int channels, int splits) {
+  const Data data = make("normal", rows, codes, channels);
+  Problem p;
+  p.rows = rows, p.row_stride = data.row_stride, p.code_stride = channels;
+  p.codes = codes, p.channels = channels, p.filter = filter, p.splits = splits;
+  simt::settings = {simt::Schedule::Forward, simt::Copies::Early, 1};
+  const Workspace at(p);
+  auto memory = simt::poisoned(at.bytes);
+  std::vector<float> distance(rows);
+  std::vector<int64_t> index(rows);
+  const double bytes = filter == Filter::Bfloat16 ? 2 : 4, blocks = double(p.row_blocks());
+  const double promised = blocks * codes * (channels * bytes + 4) + double(splits) * rows * (channels * 8 + 8);
+  search(p, data.x.data(), data.codebook.data(), memory.get(), distance.data(), index.data(), nullptr);
+  const auto after = simt::counters;  // of search up to here, measured again around the filter alone below
+  (void)after;
+  FilterInput in{};
+  in.x = data.x.data(), in.rows = rows, in.row_stride = data.row_stride;
+  in.channels = channels, in.steps = p.steps(), in.tiles = p.tiles(), in.tiles_per_split = p.tiles_per_split();
+  char* const m = memory.get();
+  in.centre = reinterpret_cast<const float*>(m + at.centre), in.half = reinterpret_cast<const float*>(m + at.half);
+  in.limits = reinterpret_cast<const Limits*>(m + at.limits), in.list = reinterpret_cast<Candidate*>(m + at.list);
+  in.count = reinterpret_cast<int*>(m + at.count), in.best = reinterpret_cast<float*>(m + at.best);
+  in.margin = reinterpret_cast<float*>(m + at.margin);
+  simt::counters = {};
+  nearest_code::filter(p, in, m + at.packed, nullptr);
+  const double ratio = double(simt::counters.bytes_read) / promised;
+  const double written = double(simt::counters.bytes_written) / (double(rows) * splits);
+  const bool good = ratio < 1.02 && written <= 12 + 8 * CANDIDATES;
+  std::printf("%s traffic %s N=%d K=%d D=%d splits=%d: read %lld bytes, %.4f of promised; %.1f bytes written per row and split\n",
+              good ? "ok" : "FAILED", filter == Filter::Float32 ? "float32" : "bfloat16", rows, codes, channels, splits,
+              static_cast<long long>(simt::counters.bytes_read), ratio, written);
+  return !good;
+}
+
+int main(int count, char** arguments) {
+  const bool full = count > 1 && std::string(arguments[1]) == "full";
+  Tally tally;
+  // Ragged on purpose: rows, codes and channels around the sizes of tiles and steps.
+  std::vector<Data> shapes;
+  shapes.push_back(make("normal", 130, 300, 8));
+  shapes.push_back(make("normal", 37, 520, 19));
+  shapes.push_back(make("normal", 70, 389, 64));
+  if (full) shapes.push_back(make("normal", 128, 256, 32)), shapes.push_back(make("normal", 200, 1000, 5));
+  for (const Data& data : shapes)
+    for (Filter filter : {Filter::Float32, Filter::Bfloat16})
+      for (int splits : {1, 3})
+        for (int schedule = 0; schedule < 5; schedule++)
+          for (auto copies : {simt::Copies::Early, simt::Copies::Late}) tally.check(data, filter, splits, schedule, copies);
+  // The kernels for many channels, each under the schedules that find most.
+  for (const Data& data : {make("normal", 66, 300, 260), make("normal", 40, 140, 530)})
+    for (int schedule : {1, 2, 3})
+      for (auto copies : {simt::Copies::Early, simt::Copies::Late})
+        tally.check(data, Filter::Bfloat16, schedule == 2 ? 3 : 1, schedule, copies);
+  // Data that hurt.
+  for (const char* name : {"offset", "tiny codebook", "zero codebook", "clustered", "huge", "minute", "not finite"})
+    for (Filter filter : {Filter::Float32, Filter::Bfloat16}) {
+      tally.check(make(name, 40, 280, 16), filter, 1, 4, simt::Copies::Late);
+      if (full) tally.check(make(name, 70, 700, 48), filter, 3, 2, simt::Copies::Late);
+    }
+  for (Filter filter : {Filter::Float32, Filter::Bfloat16}) tally.check(make("normal", 1, 1, 1), filter, 3, 0, simt::Copies::Late);
+  std::printf("%d runs, %d failed\n", tally.runs, tally.failed);
+  int bad = tally.failed;
+  if (count < 3) {
+    bad += traffic(Filter::Float32, 256, 1024, 64, 1) + traffic(Filter::Float32, 128, 1024, 16, 3);
+    bad += traffic(Filter::Bfloat16, 256, 1024, 64, 1) + traffic(Filter::Bfloat16, 64, 512, 512, 1);
+  }
+  return bad != 0;
+}
