@@ -1,0 +1,93 @@
+"""Plants bugs in the CUDA search, one at a time, and shows that the test driver finds each.
+
+Run: ``python tests/kernels/mutate.py [results file]``. Needs g++; several minutes of one core.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+WAIT = "cp_wait<0>();\n      __syncthreads();"
+FLAGS = ["-std=c++17", "-O1", "-w", "-fsanitize=address"]
+
+# name: (file in kernels/nearest_code/cuda, what is there, what the bug puts in its place)
+BUGS = {
+    "float32: no barrier in the step": ("filter_float32.cuh", WAIT, "cp_wait<0>();"),
+    "bfloat16: no barrier in the step": ("filter_bfloat16.cuh", WAIT, "cp_wait<0>();"),
+    "float32: no barrier after the loop": ("filter_float32.cuh", "  __syncthreads();\n  watch", "  watch"),
+    "bfloat16: no barrier before the end": (
+        "filter_bfloat16.cuh",
+        "  __syncthreads();\n  finish",
+        "  finish",
+    ),
+    "float32: copies not waited for": ("filter_float32.cuh", "cp_wait<0>", "cp_wait<1>"),
+    "bfloat16: copies not waited for": ("filter_bfloat16.cuh", "cp_wait<0>", "cp_wait<1>"),
+    "float32: load into the buffer in use": ("filter_float32.cuh", "load(buffer ^ 1", "load(buffer"),
+    "bfloat16: one buffer of half norms": ("filter_bfloat16.cuh", "tile % 2 * TILE", "0 * TILE"),
+    "streamed rows: first buffer only": ("filter_bfloat16.cuh", "buffer * L::ROWS * L::", "0 * L::"),
+    "bfloat16: wrong fragment": ("filter_bfloat16.cuh", "j % 2 * 2 + 1]", "j % 2 * 2]"),
+    "bfloat16: wrong row of a result": ("filter_bfloat16.cuh", "i % 2 * 8 + lane / 4", "i % 2 * 8 + lane % 8"),
+    "bfloat16: wrong column of a result": ("filter_bfloat16.cuh", "warp_code + lane % 4 * 2", "warp_code + lane % 4"),
+    "tie goes to the highest index": ("refine.cuh", "k < code &&", "k > code &&"),
+    "reduction over half a warp": ("refine.cuh", "int bits = 16", "int bits = 8"),
+    "sum over half a warp": ("primitives.cuh", "int bits = 16", "int bits = 8"),
+    "order of negative floats": ("primitives.cuh", "return bits < 0 ? bits ^ 0x7fffffff", "return bits < 0 ? bits"),
+    "norm instead of half norm": ("prepare.cuh", "(0.5 * norm)", "(norm)"),
+    "no margin": ("filter.cuh", "2.02f * e", "0.0f * e"),
+    "too many candidates go unnoticed": ("refine.cuh", "row) > CANDIDATES", "row) > 1000 * CANDIDATES"),
+    "one row too many": ("filter.cuh", "row < in.rows && d < in", "row <= in.rows && d < in"),
+    "one channel too many": ("filter.cuh", "d < in.channels;", "d <= in.channels;"),
+    "last split past the end": ("filter.cuh", "if (to > in.tiles) to = in.tiles;", ""),
+    "codes of the padding judged": ("refine.cuh", "if (rest && k < in.codes)", "if (rest)"),
+    "only one candidate of four": ("refine.cuh", "int skip = lane / 8;", "int skip = 0;"),
+}
+
+
+def build(folder: Path, bug: tuple[str, str, str] | None) -> Path:
+    """Copy sources to ``folder``, plant ``bug`` there and return the compiled driver."""
+    for part in ("kernels", "tests/kernels"):
+        shutil.copytree(ROOT / part, folder / part)
+    if bug is not None:
+        path = folder / "kernels/nearest_code/cuda" / bug[0]
+        text = path.read_text()
+        if bug[1] not in text:
+            raise SystemExit(f"mutate: expected {bug[1]!r} in {bug[0]}; it is gone. Adapt BUGS.")
+        path.write_text(text.replace(bug[1], bug[2]))
+    source, program = folder / "tests/kernels/driver.cpp", folder / "driver"
+    subprocess.run(["g++", *FLAGS, str(source), "-o", str(program)], check=True)
+    return program
+
+
+def verdict(program: Path) -> str:
+    """Run the driver until its first failure and say in a few words what it found, or ``survived``."""
+    done = subprocess.run([program, "first"], capture_output=True, text=True, timeout=600)
+    if done.returncode == 0:
+        return "survived"
+    if "ERROR: AddressSanitizer" in done.stderr:
+        kind = done.stderr.split("ERROR: AddressSanitizer: ")[1].split()[0]
+        return f"AddressSanitizer: {kind}"
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    return failed[0].removeprefix("FAILED ") if failed else f"exit status {done.returncode}"
+
+
+def main() -> int:
+    """Run all bugs, print a table (to a file, too, if one is named) and return how many survived."""
+    lines = ["| planted bug | found as |", "|---|---|"]
+    survived = 0
+    for name, bug in {"(none)": None, **BUGS}.items():
+        with tempfile.TemporaryDirectory() as folder:
+            found = verdict(build(Path(folder), bug))
+        survived += (found == "survived") == (bug is not None)
+        lines.append(f"| {name} | {found.replace('survived', 'survived' if bug else 'all runs right')} |")
+        print(lines[-1], flush=True)
+        if len(sys.argv) > 1:
+            Path(sys.argv[1]).write_text("\n".join(lines) + "\n")
+    print(f"{len(BUGS)} bugs, {survived} not found")
+    return survived
+
+
+if __name__ == "__main__":
+    sys.exit(main())
