@@ -19,12 +19,12 @@ __global__ void __launch_bounds__(THREADS) find_centre(const float* __restrict__
     write(&limits->norm, 0u);
     write(&limits->residual, 0u);
   }
-  const int64_t sample = codes < MEAN_SAMPLE ? codes : MEAN_SAMPLE;
+  const int apart = codes > MEAN_SAMPLE ? codes / MEAN_SAMPLE : 1;
   float total = 0;
   int count = 0;
   if (channel < channels)
-    for (int64_t i = group; i < sample; i += GROUPS) {
-      const float v = read(codebook + i * codes / sample * stride + channel);
+    for (int64_t code = int64_t{group} * apart; code < codes; code += GROUPS * apart) {
+      const float v = read(codebook + code * stride + channel);
       if (finite(v)) total += v, count++;
     }
   sum[threadIdx.x] = total;
