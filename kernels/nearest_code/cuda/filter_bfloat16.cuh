@@ -139,7 +139,7 @@ __global__ void __launch_bounds__(THREADS, 1) filter_bfloat16(FilterInput in, co
     }
     watch.lower(state, row_of);
   }
-  __syncthreads();
+  __syncthreads();  // not for the answer: with everybody's minima known, fewer candidates are kept
   watch.keep(state, row_of, list, in.rows - row0, (range.to - 1) * TILE + first_code);
   __syncthreads();
   finish_rows<L::ROWS>(in, row0, state);

@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(THREADS, 1) filter_float32(FilterInput in, con
     }
     watch.lower(state, row_of);
   }
-  __syncthreads();
+  __syncthreads();  // not for the answer: with everybody's minima known, fewer candidates are kept
   watch.keep(state, row_of, list, in.rows - row0, (range.to - 1) * TILE + tx);
   __syncthreads();
   finish_rows<L::ROWS>(in, row0, state);

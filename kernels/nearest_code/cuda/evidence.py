@@ -1,0 +1,202 @@
+"""Compiles the CUDA search for all architectures and writes what can be read off without a GPU.
+
+Run: ``python kernels/nearest_code/cuda/evidence.py [evidence.md]``. Needs nvcc; cuobjdump from PATH or from triton.
+"""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ARCHES = ("80", "86", "89", "90", "100", "120")
+THREADS, LIMIT_KIB = 256, 99
+PAIRS = {"float32": 64, "bfloat16<4": 64, "bfloat16<2": 32}  # (row, code) pairs a thread scores per tile
+Instruction = tuple[int, str]
+
+
+def cuobjdump() -> str:
+    """Return the path of cuobjdump."""
+    found = shutil.which("cuobjdump")
+    spec = importlib.util.find_spec("triton")
+    if found is None and spec is not None and spec.origin is not None:
+        found = str(Path(spec.origin).parent / "backends/nvidia/bin/cuobjdump")
+    if found is None:
+        raise SystemExit("evidence: expected cuobjdump; got none. Install triton or the CUDA tools.")
+    return found
+
+
+def build(target: Path) -> str:
+    """Compile for all architectures and PTX, warnings as errors, and return what ptxas says."""
+    codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHES]
+    command = ["nvcc", "-std=c++17", "-O3", "-Werror", "all-warnings", "-Xcompiler", "-Wall,-Wextra", *codes]
+    command += [f"-gencode=arch=compute_{ARCHES[-1]},code=compute_{ARCHES[-1]}", "-Xptxas", "-v", "-c"]
+    done = subprocess.run([*command, str(HERE / "nearest_code.cu"), "-o", str(target)], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stdout + done.stderr)
+    return done.stdout + done.stderr
+
+
+def short(mangled: str) -> str:
+    """Return a readable name of a kernel."""
+    name = re.search(r"nearest_code\d+([a-z_0-9]+?)(?:I(.*?)EEv|E)", mangled)
+    if name is None:
+        return mangled
+    numbers = re.findall(r"L[ib](\d+)", name.group(2) or "")
+    kind = {"f": "float", "t": "bf16"}.get(name.group(2) or "", ",".join(numbers))
+    base = re.sub(r"I.*", "", name.group(1))
+    return f"{base}<{kind}>" if kind else base
+
+
+def registers(log: str) -> list[str]:
+    """Return table rows (kernel, architecture, registers, registers x threads, stack, spills)."""
+    pattern = (
+        r"function '(\S+)' for 'sm_(\d+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, "
+        r"(\d+) bytes spill loads.*?Used (\d+) registers"
+    )
+    found: dict[str, list[tuple[int, ...]]] = {}
+    for name, *numbers in re.findall(pattern, log, re.DOTALL):
+        found.setdefault(short(name), []).append(tuple(int(n) for n in numbers))
+    rows = []
+    for name, entries in sorted(found.items()):
+        cells = {arch: (stack, stores + loads, used) for arch, stack, stores, loads, used in entries}
+        used = " / ".join(str(cells[int(a)][2]) for a in ARCHES)
+        most = max(c[2] for c in cells.values()) * THREADS
+        spills, stack = sum(c[1] for c in cells.values()), max(c[0] for c in cells.values())
+        rows.append(f"| `{name}` | {used} | {most} | {stack} | {spills} |")
+    return rows
+
+
+def listing(program: Path, arch: str) -> dict[str, list[Instruction]]:
+    """Return the machine code of every kernel for one architecture."""
+    text = subprocess.run(
+        [cuobjdump(), "-sass", "-arch", f"sm_{arch}", str(program)], capture_output=True, text=True, check=True
+    ).stdout
+    kernels: dict[str, list[Instruction]] = {}
+    here: list[Instruction] = []
+    for line in text.splitlines():
+        if (name := re.search(r"Function : (\S+)", line)) is not None:
+            here = kernels.setdefault(short(name.group(1)), [])
+        if (code := re.match(r"\s+/\*([0-9a-f]{4,})\*/\s+(.*?);", line)) is not None:
+            here.append((int(code.group(1), 16), code.group(2)))
+    return kernels
+
+
+def operation(text: str) -> str:
+    """Return the name of an instruction, with ``.128`` for wide memory operations."""
+    word = re.sub(r"^@!?U?P\w+\s+", "", text).split()[0]
+    return word.split(".")[0] + (".128" if ".128" in word else "")
+
+
+def target(text: str) -> int | None:
+    """Return where a branch goes."""
+    found = re.search(r"\bBRA\S*\s.*?(0x[0-9a-f]+)", text)
+    return int(found.group(1), 16) if found else None
+
+
+def blocks(code: list[Instruction]) -> list[list[Instruction]]:
+    """Split code at branches and their targets."""
+    targets = {int(t, 16) for _, text in code for t in re.findall(r"(?:BRA|BSSY)\S*\s.*?(0x[0-9a-f]+)", text)}
+    result: list[list[Instruction]] = [[]]
+    for at, text in code:
+        if at in targets and result[-1]:
+            result.append([])
+        result[-1].append((at, text))
+        if "BRA" in text:
+            result.append([])
+    return [b for b in result if b]
+
+
+def hot(code: list[Instruction], kind: str) -> list[list[Instruction]]:
+    """Return the blocks of the loop over tiles that a tile without candidates runs through.
+
+    The rare path is what a forward branch jumps over and holds an atomic of shared memory.
+    """
+    math = [at for at, text in code if operation(text) == kind]
+    loops = [(t, at) for at, text in code if (t := target(text)) is not None and t <= at]
+    wide = [(t, at) for t, at in loops if sum(t <= m <= at for m in math) > 0.8 * len(math)]
+    has_minima = [
+        (t, at) for t, at in wide if any(operation(x) == "FMNMX" for a, x in code if t <= a <= at)
+    ]
+    start, end = min(has_minima, key=lambda r: r[1] - r[0])
+    cold = []
+    for at, text in code:
+        to = target(text)
+        if to is None or to <= at or "@" not in text:
+            continue
+        inside = [operation(x) for a, x in code if at < a < to]
+        if "ATOMS" in inside and not {"BAR", "HMMA", "LDGSTS.128"} & set(inside) and inside.count("FFMA") < 9:
+            cold.append((at, to))
+    return [
+        b for b in blocks(code) if start <= b[0][0] <= end and not any(a < b[0][0] < t for a, t in cold)
+    ]
+
+
+def mix(name: str, code: list[Instruction]) -> str:
+    """Return the table row of one kernel: a step in the middle of a tile, and the end of a tile."""
+    step: Counter[str] = Counter()
+    first: Counter[str] = Counter()
+    end: Counter[str] = Counter()
+    math = "FFMA" if "float32" in name else "HMMA"
+    seen_math = 0
+    for block in hot(code, math):
+        count = Counter(operation(text) for _, text in block)
+        if count["FMNMX"] > 8:
+            end += count
+        elif count[math] > 8:
+            seen_math += 1
+            wide = "LDS" in count or count["MOV"] + count["IMAD"] > 20 or (math == "FFMA" and seen_math > 1)
+            if wide and not first:
+                first = count
+            else:
+                step += count
+        else:
+            step += count
+    total, loads = step.total(), step["LDS.128"] if math == "FFMA" else step["LDSM"]
+    pairs = next(p for key, p in PAIRS.items() if key in name)
+    extra = end.total() + max(0, first.total() - first[math] - loads)
+    local = sum(operation(text) in ("LDL", "STL") for _, text in code)
+    return (
+        f"| `{name}` | {total} | {step[math]} | {loads} | {step['LDGSTS.128']} | {step[math] / total:.2f} "
+        f"| {step[math] / max(1, loads):.1f} | {end.total() / pairs:.2f} | {extra / pairs:.2f} | {local} |"
+    )
+
+
+def main() -> None:
+    """Write the tables."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "nearest_code.o"
+        rows = registers(build(program))
+        lines = [
+            "# What the compiled kernels show without a GPU",
+            "",
+            "Written by `evidence.py`; nvcc "
+            + re.findall(r"V(\S+)", subprocess.run(["nvcc", "--version"], capture_output=True, text=True).stdout)[0]
+            + ", no warnings (they are errors), sm_" + ", ".join(ARCHES) + f" and PTX of {ARCHES[-1]}.",
+            "",
+            "## Registers",
+            "",
+            f"| kernel | registers ({' / '.join(ARCHES)}) | registers x threads (<= 65536) | stack | spilled bytes |",
+            "|---|---|---|---|---|",
+            *rows,
+        ]
+        for arch in ("80", "90"):
+            lines += ["", f"## Instructions, sm_{arch}", "", "Per thread and step; the rare path is left out.", ""]
+            lines += [
+                "| kernel | step | FFMA or HMMA | LDS.128 or LDSM | LDGSTS.128 | share | math per load "
+                "| end of tile per (row, code) | with start of sums | LDL, STL |",
+                "|---|---|---|---|---|---|---|---|---|---|",
+            ]
+            lines += [mix(n, c) for n, c in sorted(listing(program, arch).items()) if n.startswith("filter")]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if len(sys.argv) > 1:
+        Path(sys.argv[1]).write_text(text)
+
+
+if __name__ == "__main__":
+    main()
