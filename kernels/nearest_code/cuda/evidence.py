@@ -175,7 +175,7 @@ def main() -> None:
             "# What the compiled kernels show without a GPU",
             "",
             "Written by `evidence.py`; nvcc "
-            + re.findall(r"V(\S+)", subprocess.run(["nvcc", "--version"], capture_output=True, text=True).stdout)[0]
+            + re.findall(r"V(\d\S+)", subprocess.run(["nvcc", "--version"], capture_output=True, text=True).stdout)[0]
             + ", no warnings (they are errors), sm_" + ", ".join(ARCHES) + f" and PTX of {ARCHES[-1]}.",
             "",
             "## Registers",
