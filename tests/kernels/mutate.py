@@ -29,19 +29,43 @@ BUGS = {
     ),
     "float32: copies not waited for": ("filter_float32.cuh", "cp_wait<0>", "cp_wait<1>"),
     "bfloat16: copies not waited for": ("filter_bfloat16.cuh", "cp_wait<0>", "cp_wait<1>"),
-    "float32: load into the buffer in use": ("filter_float32.cuh", "load(buffer ^ 1", "load(buffer"),
+    "float32: load into the buffer in use": (
+        "filter_float32.cuh",
+        "load(buffer ^ 1",
+        "load(buffer",
+    ),
     "bfloat16: one buffer of half norms": ("filter_bfloat16.cuh", "tile % 2 * TILE", "0 * TILE"),
-    "streamed rows: first buffer only": ("filter_bfloat16.cuh", "buffer * L::ROWS * L::", "0 * L::"),
+    "streamed rows: first buffer only": (
+        "filter_bfloat16.cuh",
+        "buffer * L::ROWS * L::",
+        "0 * L::",
+    ),
     "bfloat16: wrong fragment": ("filter_bfloat16.cuh", "j % 2 * 2 + 1]", "j % 2 * 2]"),
-    "bfloat16: wrong row of a result": ("filter_bfloat16.cuh", "i % 2 * 8 + lane / 4", "i % 2 * 8 + lane % 8"),
-    "bfloat16: wrong column of a result": ("filter_bfloat16.cuh", "warp_code + lane % 4 * 2", "warp_code + lane % 4"),
+    "bfloat16: wrong row of a result": (
+        "filter_bfloat16.cuh",
+        "i % 2 * 8 + lane / 4",
+        "i % 2 * 8 + lane % 8",
+    ),
+    "bfloat16: wrong column of a result": (
+        "filter_bfloat16.cuh",
+        "warp_code + lane % 4 * 2",
+        "warp_code + lane % 4",
+    ),
     "tie goes to the highest index": ("refine.cuh", "k < code &&", "k > code &&"),
     "reduction over half a warp": ("refine.cuh", "int bits = 16", "int bits = 8"),
     "sum over half a warp": ("primitives.cuh", "int bits = 16", "int bits = 8"),
-    "order of negative floats": ("primitives.cuh", "return bits < 0 ? bits ^ 0x7fffffff", "return bits < 0 ? bits"),
+    "order of negative floats": (
+        "primitives.cuh",
+        "return bits < 0 ? bits ^ 0x7fffffff",
+        "return bits < 0 ? bits",
+    ),
     "norm instead of half norm": ("prepare.cuh", "(0.5 * norm)", "(norm)"),
     "no margin": ("filter.cuh", "2.02f * e", "0.0f * e"),
-    "too many candidates go unnoticed": ("refine.cuh", "row) > CANDIDATES", "row) > 1000 * CANDIDATES"),
+    "too many candidates go unnoticed": (
+        "refine.cuh",
+        "row) > CANDIDATES",
+        "row) > 1000 * CANDIDATES",
+    ),
     "one row too many": ("filter.cuh", "row < in.rows && d < in", "row <= in.rows && d < in"),
     "one channel too many": ("filter.cuh", "d < in.channels;", "d <= in.channels;"),
     "last split past the end": ("filter.cuh", "if (to > in.tiles) to = in.tiles;", ""),
@@ -85,7 +109,9 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             found = verdict(build(Path(folder), bug))
         survived += (found == "survived") == (bug is not None)
-        lines.append(f"| {name} | {found.replace('survived', 'survived' if bug else 'all runs right')} |")
+        lines.append(
+            f"| {name} | {found.replace('survived', 'survived' if bug else 'all runs right')} |"
+        )
         print(lines[-1], flush=True)
         if len(sys.argv) > 1:
             Path(sys.argv[1]).write_text("\n".join(lines) + "\n")

@@ -8,7 +8,9 @@ import pytest
 
 HERE = Path(__file__).parent
 FLAGS = ["-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
-SANITIZE = "-fsanitize=address"  # sees what compute-sanitizer would: shared memory has its exact size
+SANITIZE = (
+    "-fsanitize=address"  # sees what compute-sanitizer would: shared memory has its exact size
+)
 
 
 def run(source: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

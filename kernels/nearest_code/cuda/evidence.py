@@ -15,7 +15,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ARCHES = ("80", "86", "89", "90", "100", "120")
 THREADS, LIMIT_KIB = 256, 99
-PAIRS = {"float32": 64, "bfloat16<4": 64, "bfloat16<2": 32}  # (row, code) pairs a thread scores per tile
+PAIRS = {
+    "float32": 64,
+    "bfloat16<4": 64,
+    "bfloat16<2": 32,
+}  # (row, code) pairs a thread scores per tile
 Instruction = tuple[int, str]
 
 
@@ -26,16 +30,34 @@ def cuobjdump() -> str:
     if found is None and spec is not None and spec.origin is not None:
         found = str(Path(spec.origin).parent / "backends/nvidia/bin/cuobjdump")
     if found is None:
-        raise SystemExit("evidence: expected cuobjdump; got none. Install triton or the CUDA tools.")
+        raise SystemExit(
+            "evidence: expected cuobjdump; got none. Install triton or the CUDA tools."
+        )
     return found
 
 
 def build(target: Path) -> str:
     """Compile for all architectures and PTX, warnings as errors, and return what ptxas says."""
     codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHES]
-    command = ["nvcc", "-std=c++17", "-O3", "-Werror", "all-warnings", "-Xcompiler", "-Wall,-Wextra", *codes]
-    command += [f"-gencode=arch=compute_{ARCHES[-1]},code=compute_{ARCHES[-1]}", "-Xptxas", "-v", "-c"]
-    done = subprocess.run([*command, str(HERE / "nearest_code.cu"), "-o", str(target)], capture_output=True, text=True)
+    command = [
+        "nvcc",
+        "-std=c++17",
+        "-O3",
+        "-Werror",
+        "all-warnings",
+        "-Xcompiler",
+        "-Wall,-Wextra",
+        *codes,
+    ]
+    command += [
+        f"-gencode=arch=compute_{ARCHES[-1]},code=compute_{ARCHES[-1]}",
+        "-Xptxas",
+        "-v",
+        "-c",
+    ]
+    done = subprocess.run(
+        [*command, str(HERE / "nearest_code.cu"), "-o", str(target)], capture_output=True, text=True
+    )
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
     return done.stdout + done.stderr
@@ -63,7 +85,9 @@ def registers(log: str) -> list[str]:
         found.setdefault(short(name), []).append(tuple(int(n) for n in numbers))
     rows = []
     for name, entries in sorted(found.items()):
-        cells = {arch: (stack, stores + loads, used) for arch, stack, stores, loads, used in entries}
+        cells = {
+            arch: (stack, stores + loads, used) for arch, stack, stores, loads, used in entries
+        }
         used = " / ".join(str(cells[int(a)][2]) for a in ARCHES)
         most = max(c[2] for c in cells.values()) * THREADS
         spills, stack = sum(c[1] for c in cells.values()), max(c[0] for c in cells.values())
@@ -74,7 +98,10 @@ def registers(log: str) -> list[str]:
 def listing(program: Path, arch: str) -> dict[str, list[Instruction]]:
     """Return the machine code of every kernel for one architecture."""
     text = subprocess.run(
-        [cuobjdump(), "-sass", "-arch", f"sm_{arch}", str(program)], capture_output=True, text=True, check=True
+        [cuobjdump(), "-sass", "-arch", f"sm_{arch}", str(program)],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     kernels: dict[str, list[Instruction]] = {}
     here: list[Instruction] = []
@@ -100,7 +127,11 @@ def target(text: str) -> int | None:
 
 def blocks(code: list[Instruction]) -> list[list[Instruction]]:
     """Split code at branches and their targets."""
-    targets = {int(t, 16) for _, text in code for t in re.findall(r"(?:BRA|BSSY)\S*\s.*?(0x[0-9a-f]+)", text)}
+    targets = {
+        int(t, 16)
+        for _, text in code
+        for t in re.findall(r"(?:BRA|BSSY)\S*\s.*?(0x[0-9a-f]+)", text)
+    }
     result: list[list[Instruction]] = [[]]
     for at, text in code:
         if at in targets and result[-1]:
@@ -129,10 +160,16 @@ def hot(code: list[Instruction], kind: str) -> list[list[Instruction]]:
         if to is None or to <= at or "@" not in text:
             continue
         inside = [operation(x) for a, x in code if at < a < to]
-        if "ATOMS" in inside and not {"BAR", "HMMA", "LDGSTS.128"} & set(inside) and inside.count("FFMA") < 9:
+        if (
+            "ATOMS" in inside
+            and not {"BAR", "HMMA", "LDGSTS.128"} & set(inside)
+            and inside.count("FFMA") < 9
+        ):
             cold.append((at, to))
     return [
-        b for b in blocks(code) if start <= b[0][0] <= end and not any(a < b[0][0] < t for a, t in cold)
+        b
+        for b in blocks(code)
+        if start <= b[0][0] <= end and not any(a < b[0][0] < t for a, t in cold)
     ]
 
 
@@ -149,7 +186,11 @@ def mix(name: str, code: list[Instruction]) -> str:
             end += count
         elif count[math] > 8:
             seen_math += 1
-            wide = "LDS" in count or count["MOV"] + count["IMAD"] > 20 or (math == "FFMA" and seen_math > 1)
+            wide = (
+                "LDS" in count
+                or count["MOV"] + count["IMAD"] > 20
+                or (math == "FFMA" and seen_math > 1)
+            )
             if wide and not first:
                 first = count
             else:
@@ -175,8 +216,13 @@ def main() -> None:
             "# What the compiled kernels show without a GPU",
             "",
             "Written by `evidence.py`; nvcc "
-            + re.findall(r"V(\d\S+)", subprocess.run(["nvcc", "--version"], capture_output=True, text=True).stdout)[0]
-            + ", no warnings (they are errors), sm_" + ", ".join(ARCHES) + f" and PTX of {ARCHES[-1]}.",
+            + re.findall(
+                r"V(\d\S+)",
+                subprocess.run(["nvcc", "--version"], capture_output=True, text=True).stdout,
+            )[0]
+            + ", no warnings (they are errors), sm_"
+            + ", ".join(ARCHES)
+            + f" and PTX of {ARCHES[-1]}.",
             "",
             "## Registers",
             "",
@@ -185,13 +231,23 @@ def main() -> None:
             *rows,
         ]
         for arch in ("80", "90"):
-            lines += ["", f"## Instructions, sm_{arch}", "", "Per thread and step; the rare path is left out.", ""]
+            lines += [
+                "",
+                f"## Instructions, sm_{arch}",
+                "",
+                "Per thread and step; the rare path is left out.",
+                "",
+            ]
             lines += [
                 "| kernel | step | FFMA or HMMA | LDS.128 or LDSM | LDGSTS.128 | share | math per load "
                 "| end of tile per (row, code) | with start of sums | LDL, STL |",
                 "|---|---|---|---|---|---|---|---|---|---|",
             ]
-            lines += [mix(n, c) for n, c in sorted(listing(program, arch).items()) if n.startswith("filter")]
+            lines += [
+                mix(n, c)
+                for n, c in sorted(listing(program, arch).items())
+                if n.startswith("filter")
+            ]
     text = "\n".join(lines) + "\n"
     print(text)
     if len(sys.argv) > 1:
