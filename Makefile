@@ -10,9 +10,10 @@ export OMP_NUM_THREADS ?= 1
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml $(wildcard kernels/*/*.cpp kernels/*/*.h kernels/build.py)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python kernels/build.py || test -z "$$TOKENIZERS_VQ_REQUIRE"
 	touch $@
 
 demo: install

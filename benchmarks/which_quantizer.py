@@ -2,10 +2,10 @@
 
     python benchmarks/which_quantizer.py --train PHOTOS --heldout OTHER_PHOTOS
 
-Every head gets the same 12 bits per token (11.6 and 12.1 where levels do not multiply to 4,096),
-the same backbone, optimizer, number of steps and, per seed, the same order of pictures; its own
-options are the defaults of this library. Cells that are done are not done again, so the bench can
-be stopped at any time. Writes ``which_quantizer.json``, ``.md`` and ``.png`` to the results folder.
+Every head gets the same 12 bits per token, the same backbone, optimizer, number of steps and, per
+seed, the same order of pictures; its own options are the defaults of this library. Cells that are
+done are not done again, so the bench can be stopped at any time. Writes ``which_quantizer.json``,
+``.md`` and ``.png`` to the results folder.
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ HEADS = {
     "rvq": [
         "quantizer=rvq", "quantizer.stages.repeat=2", "quantizer.stages.of.codebook_size=64",
     ],
+    "vq_diveq": ["quantizer=vq_diveq", "quantizer.codebook_size=4096"],
+    "ibq": ["quantizer=ibq", "quantizer.codebook_size=4096"],
+    "gumbel": ["quantizer=gumbel", "quantizer.codebook_size=4096"],
+    "latent": ["quantizer=latent", "quantizer.levels=[8,8,8,8]"],
     "fsq": ["quantizer=fsq", "quantizer.levels=[8,8,8,8]"],
+    "dithered_fsq": ["quantizer=dithered_fsq", "quantizer.levels=[8,8,8,8]"],
     "group_fsq": [
         "quantizer=group_fsq", "quantizer.code_dim=4", "quantizer.groups.repeat=2",
         "quantizer.groups.of.levels=[8,8]",
@@ -74,7 +79,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--train", required=True, type=Path, help="folder of photos to train on")
     parser.add_argument("--heldout", required=True, type=Path, help="folder of other photos")
     parser.add_argument("--heads", nargs="*", default=list(HEADS), choices=list(HEADS))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, choices=sorted(STUDENT))
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("-o", "--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--work", type=Path, default=Path("outputs/which_quantizer"))

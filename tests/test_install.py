@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = (
-    "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in", "tokenizers_vq", "conf", "kernels",
+    "pyproject.toml", "setup.py", "README.md", "LICENSE", "MANIFEST.in", "tokenizers_vq", "conf",
+    "kernels",
 )  # fmt: skip
 PROGRAM = """
 from importlib.resources import files
@@ -33,7 +34,9 @@ def wheel(tmp_path_factory):
     for name in SOURCES:
         path = ROOT / name
         if path.is_dir():
-            shutil.copytree(path, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                path, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.so")
+            )
         else:
             shutil.copy(path, source / name)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]

@@ -85,3 +85,27 @@ def test_parts_that_repeat_do_not_share_weights():
 def test_a_third_party_part_is_one_line(monkeypatch):
     monkeypatch.setitem(registry.QUANTIZERS, "mine", "tokenizers_vq.quantizers.lfq:LFQ")
     assert registry.build("quantizer", {"name": "mine", "bits": 4}, dim=4).codebook_sizes == (16,)
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [{"repeat": "x", "of": {}}, {"repeat": 0, "of": {}}, {"repeat": 2.5, "of": {}}, {"repeat": 2}],
+)
+def test_a_repetition_that_is_none_is_refused(stages):
+    with pytest.raises(ConfigError) as error:
+        registry.build("quantizer", {"name": "residual", "stages": stages}, dim=4)
+    assert str(error.value) == (
+        "registry: expected {repeat: n, of: {name: ...}} with n of at least 1; got "
+        f"{stages!r}. Give both."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("residual", "stages"), ("grouped", "groups"), ("multi_scale", "inner")]
+)
+def test_parts_that_are_no_mappings_are_refused(name, option):
+    config = {"name": name, option: ["vq", "vq"]}
+    config |= {"scales": [1, 2]} if name == "multi_scale" else {}
+    with pytest.raises(ConfigError) as error:
+        registry.build("quantizer", config, dim=4)
+    assert str(error.value).endswith(": expected quantizers; got 'vq'. Give mappings with a name.")

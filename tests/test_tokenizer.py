@@ -148,11 +148,18 @@ def test_wrong_codes_are_one_sentence(tiny_tokenizer):
 
 def test_a_prefix_is_for_residual_heads(tiny_tokenizer, tiny_config):
     codes = tiny_tokenizer.encode(torch.rand(1, 3, 32, 32))
+    assert torch.equal(tiny_tokenizer.decode(codes, num_codebooks=1), tiny_tokenizer.decode(codes))
     with pytest.raises(ShapeError) as error:
-        tiny_tokenizer.decode(codes, num_codebooks=1)
+        tiny_tokenizer.decode(codes, num_codebooks=2)
     assert str(error.value) == (
-        "decode: expected num_codebooks of 1..1 and a residual quantizer; got 1 for FSQ."
+        "decode: expected num_codebooks of 1..1 and a residual or multi-scale quantizer; "
+        "got 2 for FSQ."
     )
+    groups = {"repeat": 2, "of": {"name": "lfq", "bits": 2}}
+    tiny_config["quantizer"] = {"name": "grouped", "code_dim": 4, "groups": groups}
+    grouped = Tokenizer.from_config(tiny_config).eval()
+    with pytest.raises(ShapeError, match="got 1 for Grouped"):
+        grouped.decode(grouped.encode(torch.rand(1, 3, 32, 32)), num_codebooks=1)
     stages = {"repeat": 3, "of": {"name": "vq", "codebook_size": 8}}
     tiny_config["quantizer"] = {"name": "residual", "stages": stages}
     residual = Tokenizer.from_config(tiny_config).eval()
@@ -161,6 +168,30 @@ def test_a_prefix_is_for_residual_heads(tiny_tokenizer, tiny_config):
     assert torch.equal(residual.decode(codes, num_codebooks=3), residual.decode(codes))
     with pytest.raises(ShapeError, match="got 4 for Residual"):
         residual.decode(codes, num_codebooks=4)
+
+
+VQ = {"name": "vq", "codebook_size": 8, "code_dim": 4}
+STACK = {"name": "residual", "code_dim": 4, "stages": {"repeat": 3, "of": VQ}}
+
+
+@pytest.mark.parametrize(
+    "quantizer",
+    [
+        {"name": "qinco", "codebook_size": 8, "depth": 3, "code_dim": 4, "hidden": 4},
+        {"name": "perturbed", "inner": STACK, "count": 2},
+        {"name": "projected", "code_dim": 4, "inner": STACK},
+        {"name": "multi_scale", "code_dim": 4, "scales": [1, 2, 4], "inner": VQ},
+    ],
+)
+def test_prefixes_of_other_heads(quantizer, tiny_config):
+    tiny_config["quantizer"] = quantizer
+    tokenizer = Tokenizer.from_config(tiny_config).eval()
+    codes = tokenizer.encode(torch.rand(1, 3, 32, 32))
+    coarse, whole = (tokenizer.decode(codes, num_codebooks=count) for count in (1, 3))
+    assert torch.equal(whole, tokenizer.decode(codes))
+    assert not torch.equal(coarse, whole)
+    with pytest.raises(ShapeError):
+        tokenizer.decode(codes, num_codebooks=4)
 
 
 def test_training_forgets_the_file(tiny_tokenizer):

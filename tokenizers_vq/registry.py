@@ -135,8 +135,14 @@ def _made(cls: type, options: Mapping[str, Any], where: str) -> Any:
 
 def _inner_configs(value: Any) -> list[Mapping[str, Any]] | None:
     """Return the configs of the parts that ``value`` nests, or None if it is an ordinary option."""
-    if isinstance(value, Mapping) and set(value) == {"repeat", "of"}:
-        return [value["of"]] * int(value["repeat"])
+    if isinstance(value, Mapping) and value and set(value) <= {"repeat", "of"}:
+        count = value.get("repeat")
+        if not isinstance(count, int) or count < 1 or "of" not in value:
+            raise ConfigError(
+                f"registry: expected {{repeat: n, of: {{name: ...}}}} with n of at least 1; got "
+                f"{dict(value)!r:.80}. Give both."
+            )
+        return [value["of"]] * count
     if isinstance(value, list) and value and all(_names_a_part(item) for item in value):
         return value
     return [value] if _names_a_part(value) else None

@@ -17,7 +17,7 @@ from tokenizers_vq.errors import ConfigError, ShapeError, check_indices, check_s
 from tokenizers_vq.functional.framing import crop, pad_to_stride
 from tokenizers_vq.functional.index_map import IndexMaps
 from tokenizers_vq.quantizers.base import Quantizer
-from tokenizers_vq.quantizers.residual import Residual
+from tokenizers_vq.quantizers.multi_scale import MultiScale
 from tokenizers_vq.registry import build
 from tokenizers_vq.types import Codes, Reconstruction, SignalSpec
 
@@ -153,19 +153,21 @@ class Tokenizer(nn.Module):
         Args:
             codes: what ``encode`` of this tokenizer or of an ancestor (``adopt``) returned, or bare
                 indices ``(B, *grid, K)`` int64 of this one.
-            num_codebooks: decode only the first codebooks (residual heads).
+            num_codebooks: decode only the first codebooks of a residual head, or the first scales
+                of a multi-scale one.
             raw: do not clamp to the signal's range.
 
         Returns:
             ``(B, C, *S)`` of exactly the size that was encoded.
 
         Raises:
-            ShapeError: indices of another rank, dtype or range.
+            ShapeError: indices of another rank, dtype or range, or a head without prefixes.
         """
         indices, shape = self._check_codes(codes)
+        grid = self.encoder.grid(shape)
         if num_codebooks is not None:
-            indices = self._prefix(indices, num_codebooks)
-        z_q = self.quantizer.decode(indices, self.encoder.grid(shape))
+            indices = self._prefix(indices, num_codebooks, grid)
+        z_q = self.quantizer.decode(indices, grid)
         x_hat = crop(self._decoded(z_q), shape)
         low, high = self.signal.value_range
         return x_hat if raw else x_hat.clamp(low, high)
@@ -206,14 +208,18 @@ class Tokenizer(nn.Module):
         x_hat: Tensor = self.decoder(z_q.contiguous())
         return x_hat
 
-    def _prefix(self, indices: Tensor, num_codebooks: int) -> Tensor:
-        total = self.quantizer.num_codebooks
-        if not isinstance(self.quantizer, Residual) or not 1 <= num_codebooks <= total:
-            raise ShapeError(
-                f"decode: expected num_codebooks of 1..{total} and a residual quantizer; got "
-                f"{num_codebooks} for {type(self.quantizer).__name__}."
-            )
-        return indices[..., :num_codebooks]
+    def _prefix(self, indices: Tensor, count: int, grid: tuple[int, ...]) -> Tensor:
+        head, total = self.quantizer, self.quantizer.num_codebooks
+        if isinstance(head, MultiScale):
+            return head.prefix(indices, count, grid)
+        if 1 <= count <= total:
+            prefix = head.complete(indices[..., :count])  # heads without prefixes leave it short
+            if prefix.shape[-1] == total:
+                return prefix
+        raise ShapeError(
+            f"decode: expected num_codebooks of 1..{total} and a residual or multi-scale "
+            f"quantizer; got {count} for {type(head).__name__}."
+        )
 
     def _check_signal(self, x: Tensor) -> Tensor:
         axes = {1: "T", 2: "H W", 3: "T H W"}[self.signal.axes]

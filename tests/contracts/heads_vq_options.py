@@ -10,7 +10,7 @@ DIVEQ = {
     "commitment_weight": 0.0,
     "codebook_weight": 0.0,
 }
-GUMBEL = {"name": "gumbel", "codebook_size": 16}
+GUMBEL = {"name": "gumbel", "codebook_size": 16, "straight_through": False}
 
 CASES = {
     "vq_diveq": Case(DIVEQ, noisy=True, graph=True),

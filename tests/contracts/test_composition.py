@@ -36,6 +36,7 @@ OUTER = {
     "multi_scale_each": lambda of: {"name": "multi_scale", "inner": twice(of), "scales": [1, 2]},
 }  # fmt: skip
 STACKS = ("residual", "mcrvq", "multi_scale")
+NOISY = ("dithered_fsq", "fsp", "gumbel")  # noise in training that scales would not see
 WITHOUT_NEIGHBOURS = {"qinco", "mcquic", "per_position", "random_projection", "multi_scale"}
 INNER = {case.config["name"]: case.config for case in reversed(CASES.values())}  # the first of each
 
@@ -53,6 +54,8 @@ def is_refused(outer, inner):
     """Return whether the composition means nothing; None where it depends on the inner head."""
     kind = registry.resolve("quantizer", inner)
     if kind.on_grid or (inner == "perturbed" and outer.startswith((*STACKS, "perturbed"))):
+        return True
+    if inner in NOISY and outer.startswith("multi_scale"):
         return True
     if outer == "residual_beam":  # which heads a beam can choose for is tested with it
         return None

@@ -594,7 +594,10 @@ def test_an_update_with_other_indices_is_named():
     )
 
 
-@pytest.mark.parametrize(("name", "title"), [("vq_ema", "VectorQuantizer"), ("rvq", "Residual")])
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [("vq_ema", "VectorQuantizer"), ("rvq", "Residual"), ("qinco_beam", "QINCo")],
+)
 def test_a_forgotten_update_warns_once(name, title):
     head = make(name)
     z = torch.randn(1, 2, D)
@@ -603,9 +606,9 @@ def test_a_forgotten_update_warns_once(name, title):
         for _ in range(250):
             head(z)
     assert [str(warning.message) for warning in caught] == [
-        f"{title}: 100 training steps without update(); an EMA codebook only learns there. "
-        "Call quantizer.update(z, out.indices) after optimizer.step(), "
-        "or use codebook_update='gradient'."
+        f"{title}: 100 training steps without update(); codebooks start from k-means, follow "
+        "averages and restart only there. "
+        "Call quantizer.update(z, out.indices) after optimizer.step()."
     ]
 
 

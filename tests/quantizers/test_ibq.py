@@ -94,3 +94,12 @@ def test_a_width_is_required():
     with pytest.raises(ConfigError) as error:
         IBQ(codebook_size=4)
     assert str(error.value) == "IBQ: expected dim or code_dim; got neither."
+
+
+def test_an_inverse_temperature_of_zero_is_refused():
+    with pytest.raises(ConfigError) as error:
+        IBQ(4, codebook_size=8, inverse_temperature=0.0)
+    assert str(error.value) == (
+        "IBQ: expected an inverse_temperature above 0; got 0.0. "
+        "Turn entropies off by entropy_weight=0."
+    )

@@ -100,3 +100,21 @@ def test_an_unknown_choice_is_named(option, choices):
     assert str(error.value) == (
         f"VectorQuantizer {option}: there is no 'other'; choose one of {choices}."
     )
+
+
+@pytest.mark.parametrize("options", [{"decay": 2.0}, {"decay": "0.9"}, {"restart_threshold": -1}])
+def test_shares_out_of_range_are_refused(options):
+    ((name, value),) = options.items()
+    with pytest.raises(ConfigError) as error:
+        VectorQuantizer(4, codebook_size=8, **options)
+    assert str(error.value) == (
+        f"VectorQuantizer: expected {name} in 0..1; got {value!r}. It is a probability or share."
+    )
+
+
+@pytest.mark.parametrize(
+    "options", [{"kmeans_init": "random"}, {"affine": True}, {"restart": "cvq"}]
+)
+def test_what_only_update_does_is_asked_for(options):
+    assert VectorQuantizer(4, codebook_size=8, **options).learns_by_update
+    assert not VectorQuantizer(4, codebook_size=8).learns_by_update

@@ -155,3 +155,12 @@ def test_it_is_no_part_of_another_head():
         "Residual: expected parts that quantize each position by itself; got McQuic. "
         "Make that the outermost head."
     )
+
+
+def test_a_temperature_and_a_decay_out_of_range_are_named():
+    assert message(lambda: head(temperature=0.0)) == (
+        "McQuic: expected a temperature above 0; got 0.0. Correct it."
+    )
+    assert message(lambda: head(decay=3.0)) == (
+        "McQuic: expected decay in 0..1; got 3.0. It is a probability or share."
+    )

@@ -308,3 +308,44 @@ def test_it_is_built_from_plain_data():
     head = registry.build("quantizer", config, dim=6)
     assert [part.dim for part in head.inner] == [4, 4]
     assert head(torch.randn(1, 2, 2, 6)).z_q.shape == (1, 2, 2, 6)
+
+
+def test_scales_see_what_wrong_bits_left_over():
+    torch.manual_seed(0)
+    inner = Grouped(4, groups=[LFQ(bits=2, flip_rate=1.0, entropy_weight=0.0) for _ in range(2)])
+    head = MultiScale(4, inner=inner, scales=[1, 2, 4], phi=0)
+    z = torch.randn(8, 4, 4, 4)
+    out = head(z)
+    assert not torch.equal(out.z_q, head.decode(out.indices))
+    first = head.encode(z)[:, :1]
+    assert torch.equal(out.indices[:, :1], first)  # the right ones
+    assert not torch.equal(out.indices[:, 1:], head.encode(z)[:, 1:])  # of other residuals
+    head.eval()
+    assert torch.equal(head(z).z_q, head.decode(head.encode(z)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"name": "gumbel", "codebook_size": 8},
+        {"name": "dithered_fsq", "levels": [3, 3, 3, 3]},
+        {"name": "fsp", "levels": [3, 3, 3, 3]},
+        {"name": "ecsq", "channels": 4, "noise": True},
+        {"name": "vq", "codebook_size": 8, "sample_temperature": 0.1},
+        {"name": "rotated", "inner": {"name": "gumbel", "codebook_size": 8}},
+    ],
+)
+def test_noise_that_would_not_be_seen_is_refused(options):
+    config = {"name": "multi_scale", "inner": options, "scales": [1, 2]}
+    text = message(lambda: registry.build("quantizer", config, dim=4))
+    assert text.startswith("MultiScale: expected inner heads without noise in training; got ")
+
+
+def test_a_shared_head_is_searched_once_per_scale(monkeypatch):
+    head = stack()
+    calls, search = [], VectorQuantizer.code_indices
+    monkeypatch.setattr(
+        VectorQuantizer, "code_indices", lambda self, u: calls.append(u) or search(self, u)
+    )
+    head(torch.randn(2, 4, 4, 3))
+    assert len(calls) == 3

@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tokenizers_vq.configs import read_config
-from tokenizers_vq.errors import ConfigError, ShapeError
+from tokenizers_vq.errors import ConfigError, DataError, ShapeError
 from tokenizers_vq.quantizers import per_position
 from tokenizers_vq.quantizers.grouped import Grouped
 from tokenizers_vq.quantizers.per_position import PerPosition
@@ -157,4 +157,24 @@ def test_it_is_no_part_of_another_head():
     assert message(lambda: Grouped(3, groups=[head()])) == (
         "Grouped: expected parts that quantize each position by itself; got PerPosition. "
         "Make that the outermost head."
+    )
+
+
+def test_codebooks_can_start_at_latents():
+    torch.manual_seed(0)
+    head = PerPosition(4, grid=[2, 2], tokens=8, codebook_size=16)
+    z = 5 + 0.05 * torch.randn(6, 2, 2, 4)
+    before = float((head(z).z_q - z).square().mean())
+    z[3, 0, 0, 0] = torch.nan
+    head.fit(z)
+    assert bool(torch.isfinite(head.codebook).all())
+    z = z[[0, 1, 2, 4, 5]]
+    close(head(z).z_q, z, atol=5e-3)  # five items, sixteen codes: each item is there
+    assert all(table.unique(dim=0).shape[0] == 16 for table in head.codebook.detach())
+    assert before > 1
+    with pytest.raises(DataError) as error:
+        head.fit(z[:0])
+    assert str(error.value) == (
+        "PerPosition.fit: expected at least one finite item; got none. "
+        "Pass latents (B, *grid, D) of what the encoder makes."
     )

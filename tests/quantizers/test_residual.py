@@ -3,6 +3,7 @@ import torch
 from golden import X, close, with_codes
 
 from tokenizers_vq.errors import ConfigError, ShapeError
+from tokenizers_vq.functional.straight_through import rotate_to
 from tokenizers_vq.quantizers.factorized import FactorizedVQ
 from tokenizers_vq.quantizers.fsq import FSQ
 from tokenizers_vq.quantizers.lfq import LFQ
@@ -164,3 +165,35 @@ def test_a_prefix_has_at_least_one_column():
     with pytest.raises(ShapeError) as error:
         stack().decode(torch.zeros(2, 0, dtype=torch.int64))
     assert str(error.value) == "decode: expected indices of shape (B, *grid, 1 to 4); got (2, 0)."
+
+
+def test_the_rotation_trick_goes_around_the_sum():
+    torch.manual_seed(0)
+    stages = [VectorQuantizer(4, codebook_size=8) for _ in range(3)]
+    stack = Residual(4, stages=stages, estimator="rotation")
+    z, g = torch.randn(2, 5, 4, requires_grad=True), torch.randn(2, 5, 4)
+    out = stack(z)
+    assert torch.equal(out.z_q, stack.decode(out.indices))
+    (got,) = torch.autograd.grad(out.z_q, z, g)
+    (expected,) = torch.autograd.grad(rotate_to(z, out.z_q.detach()), z, g)
+    torch.testing.assert_close(got, expected)
+
+
+def test_a_stage_that_rotates_is_refused():
+    stages = [VectorQuantizer(4, codebook_size=8, estimator="rotation")]
+    with pytest.raises(ConfigError) as error:
+        Residual(4, stages=stages)
+    assert str(error.value) == (
+        "Residual: expected stages without the rotation trick; got one at stage 0. "
+        "The gradient goes around the stages: give a residual stack estimator='rotation'."
+    )
+    with pytest.raises(ConfigError, match="Residual estimator: there is no 'diveq'"):
+        Residual(4, stages=[VectorQuantizer(4, codebook_size=8)], estimator="diveq")
+
+
+def test_a_dropout_that_is_no_probability_is_refused():
+    with pytest.raises(ConfigError) as error:
+        Residual(4, stages=[VectorQuantizer(4, codebook_size=8)], stage_dropout=1.5)
+    assert str(error.value) == (
+        "Residual: expected stage_dropout in 0..1; got 1.5. It is a probability or share."
+    )

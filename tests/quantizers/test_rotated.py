@@ -5,6 +5,7 @@ from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.quantizers.fsq import FSQ
 from tokenizers_vq.quantizers.residual import Residual
 from tokenizers_vq.quantizers.rotated import Rotated
+from tokenizers_vq.quantizers.token_bridge import TokenBridge
 from tokenizers_vq.quantizers.vq import VectorQuantizer
 
 
@@ -53,4 +54,18 @@ def test_another_width_is_named():
         Rotated(8, inner=fsq(width=3))
     assert str(error.value) == (
         "Rotated: expected an inner quantizer of width 8; got 3. Leave its dim out."
+    )
+
+
+def test_scalar_levels_are_fitted_to_turned_latents():
+    torch.manual_seed(0)
+    head, inner = Rotated(inner=TokenBridge(channels=8)), TokenBridge(channels=8)
+    z = torch.randn(500, 8) * torch.linspace(0.1, 3, 8)
+    head.fit(z)
+    inner.fit(z @ head.rotation)
+    assert torch.equal(head.inner.levels, inner.levels)
+    with pytest.raises(ConfigError) as error:
+        Rotated(inner=fsq()).fit(z)
+    assert str(error.value) == (
+        "Rotated.fit: expected token_bridge inside; got FSQ. Train that instead."
     )

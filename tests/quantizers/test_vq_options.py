@@ -328,3 +328,14 @@ def test_temperatures_below_zero_are_named():
         "VectorQuantizer: expected sample_temperature of 0 or more and entropy_temperature "
         "above 0; got -1.0 and 0.01. Turn entropies off by entropy_weight=0."
     )
+
+
+def test_two_ways_through_the_output_are_refused():
+    with pytest.raises(ConfigError) as error:
+        VectorQuantizer(4, codebook_size=8, estimator="diveq", sync_weight=0.5)
+    assert str(error.value) == (
+        "VectorQuantizer: expected sync_weight=0 with estimator='diveq'; got 0.5. "
+        "It teaches the codes through the output already."
+    )
+    with pytest.raises(ConfigError, match="expected sync_weight in"):
+        VectorQuantizer(4, codebook_size=8, sync_weight=2.0)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tokenizers_vq.errors import ConfigError
-from tokenizers_vq.functional.nearest import nearest_code
+from tokenizers_vq.ops import nearest_code
 
 UNUSED = 1e-3  # weight of a code that was never used, in mean weights: it still finds a cluster
 

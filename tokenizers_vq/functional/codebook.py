@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tokenizers_vq.functional.nearest import nearest_code
+from tokenizers_vq.ops import code_stats, nearest_code
 
 NUDGE = 1e-3  # of a row's root mean square: parts equal codes, and is far below their distances
 
@@ -31,19 +31,6 @@ AllReduce = Callable[..., tuple[Tensor, ...]]
 def local(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Return the tensors: the ``all_reduce`` of a single process."""
     return tensors
-
-
-def statistics(x: Tensor, index: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Return how many rows each code got ``(K,)`` and their sum ``(K, d)``, both float32.
-
-    Args:
-        x: ``(N, d)`` float32.
-        index: ``(N,)`` int64 in ``0..size - 1``.
-        size: number of codes K.
-    """
-    counts = torch.bincount(index, minlength=size).float()
-    sums = x.new_zeros(size, x.shape[1]).index_add_(0, index, x)
-    return counts, sums
 
 
 def kmeans(
@@ -60,7 +47,8 @@ def kmeans(
     """Return ``size`` centroids of the rows of ``x`` and how many rows each has.
 
     A cluster that runs empty takes a slightly moved copy of one of the largest clusters, which
-    splits it in the next iteration. With fewer rows than ``size`` some stay empty.
+    splits it in the next iteration. With fewer rows than ``size`` some stay empty; a little noise
+    moves those off the rows that they copy, so that no two are equal and later rows can part them.
 
     Args:
         x: ``(N, d)`` float32, this rank's rows.
@@ -84,14 +72,17 @@ def kmeans(
     centroids = seed(pool, size, generator)
     spread = 1e-3 * pool.std(correction=0)
     for _ in range(iterations):
-        counts, sums = all_reduce(*statistics(x, nearest_code(x, centroids)[1], size))
+        counts, sums = all_reduce(*code_stats(x, nearest_code(x, centroids)[1], size))
         moved = sums / counts.clamp(min=1)[:, None]
         centroids = torch.where(counts[:, None] > 0, moved, centroids)
         centroids = _split_largest(centroids, counts, spread, generator)
         if cosine:
             centroids = F.normalize(centroids, dim=-1)
-    counts, _ = all_reduce(*statistics(x, nearest_code(x, centroids)[1], size))
-    return centroids, counts
+    counts, _ = all_reduce(*code_stats(x, nearest_code(x, centroids)[1], size))
+    empty = (counts == 0).nonzero()[:, 0]
+    noise = torch.randn(empty.numel(), centroids.shape[1], generator=generator).to(centroids)
+    centroids = centroids.index_add(0, empty, NUDGE * pool.square().mean().sqrt() * noise)
+    return F.normalize(centroids, dim=-1) if cosine else centroids, counts
 
 
 def ema_step(

@@ -5,38 +5,123 @@ from torch import Tensor
 from torch.nn import functional as F
 
 CHUNK = 2**21  # scores held at a time: 8 MiB of float32, which stays in a CPU's last cache
-BLOCK = 128  # columns: a maximum over them is vectorised
-GRAPH_COLUMNS = 4096  # codes per block in a traced graph, where the rows may be dynamic
+BLOCK = 128  # codes: a minimum over them is vectorised
 
 
 @torch.no_grad()
 def nearest_code(x: Tensor, codebook: Tensor, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
     """Return the squared distance to the nearest code and its index, for every row.
 
-    Maximises ``x . e - |e|^2 / 2``. The length of ``x`` is the same for all codes and would only
-    cost digits; the square root would too. Works in float32 whatever the inputs are; equal scores
-    give the lowest index. Codes that are not finite are never chosen; a row that is not finite
-    gets some index in range.
+    Filter and refine. Scores ``|c|^2 / 2 - x . c`` in float32 leave as candidates all codes within
+    twice their rounding bound of the smallest; the length of ``x`` is the same for all codes and
+    would only cost digits. The candidates are measured as ``sum (x - c)^2`` in float64, added in a
+    fixed order, and the lowest index wins a tie: no rounding of the filter shows in the answer.
 
     Args:
-        x: ``(N, d)``, any number of rows, also none.
-        codebook: ``(K, d)``, at least one row.
+        x: ``(N, d)``, any number of rows, also none; searched in float32.
+        codebook: ``(K, d)``, at least one row; codes that are not finite are never chosen.
         chunk: at most this many scores exist at a time.
 
     Returns:
-        Squared distances ``(N,)`` float32 and indices ``(N,)`` int64.
+        Squared distances ``(N,)`` float32 and indices ``(N,)`` int64; a row that is not finite has
+        index 0 and an infinite distance.
+
+    Reference:
+        Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1 (the bound).
     """
     with torch.autocast(x.device.type, enabled=False):
         x, codes = x.float(), codebook.float()
-        half = 0.5 * codes.square().sum(-1)
-        usable = torch.isfinite(half)
-        codes = torch.where(usable[:, None], codes, 0.0)
-        bias = torch.where(usable, -half, -torch.inf)
-        if torch.compiler.is_compiling():
-            index = _search_columns(x, codes, bias)
-        else:
-            index = _search_rows(x, codes, bias, chunk)
-        return (x - codes[index]).square().sum(-1), index
+        if codes.shape[0] > BLOCK:  # codes that are never chosen fill the last block
+            missing = -codes.shape[0] % BLOCK
+            codes = F.pad(codes, (0, 0, 0, missing), value=torch.nan)
+        usable = codes.isfinite().all(-1)
+        clean = torch.where(usable[:, None], codes, 0.0)
+        half = 0.5 * clean.double().square().sum(-1)
+        # The half length is one more channel: adding it to the product would write scores twice.
+        table = torch.cat([clean, torch.where(usable, half, torch.inf).float()[:, None]], dim=1)
+        signed, slack = F.pad(-x, (0, 1), value=1.0), _slack(x, half)
+        distance = x.new_full(x.shape[:1], torch.inf, dtype=torch.float64)
+        index = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
+        rows = max(1, min(chunk // codes.shape[0], x.shape[0]))
+        scores = x.new_empty(rows, codes.shape[0])  # one buffer: fresh ones fragment the heap
+        for start in range(0, x.shape[0], rows):
+            part = slice(start, start + rows)
+            found = scores[: x[part].shape[0]]
+            torch.mm(signed[part], table.T, out=found)
+            distance[part], index[part] = _refine(x[part], codes, _candidates(found, slack[part]))
+        return distance.float(), index
+
+
+def _candidates(scores: Tensor, slack: Tensor) -> Tensor:
+    """Return the pairs ``(m, 2)`` of row and code whose score is close enough to the smallest.
+
+    First whole blocks of codes, by their minimum: a minimum without its place is many times faster
+    on a CPU than a comparison that stores its answer. "Not greater" instead of "less or equal":
+    overflowed scores are candidates, too.
+
+    Args:
+        scores: ``(n, K)``, K at most one block or a multiple of it.
+        slack: ``(n,)``; negative for a row without candidates.
+    """
+    blocks = scores.view(scores.shape[0], -1, min(BLOCK, scores.shape[1]))
+    smallest = blocks.amin(2)
+    limit = (smallest.amin(1) + slack)[:, None]
+    row, block = (~(smallest > limit) & (slack >= 0)[:, None]).nonzero().unbind(1)
+    place, column = (~(blocks[row, block] > limit[row])).nonzero().unbind(1)
+    return torch.stack([row[place], block[place] * blocks.shape[2] + column], dim=1)
+
+
+def _slack(x: Tensor, half: Tensor) -> Tensor:
+    """Return twice the error bound of a score ``(N,)``; -1 for a row that is not finite.
+
+    Args:
+        x: ``(N, d)`` float32.
+        half: half the squared lengths of the codes ``(K,)`` float64, 0 for those not finite.
+    """
+    length = x.double().square().sum(-1).sqrt()
+    largest = half.amax()
+    size = length * (2 * largest).sqrt() + largest
+    n = (x.shape[1] + 8) * 2.0**-24
+    if torch.get_float32_matmul_precision() != "highest":
+        n = n + 2.0**-6  # both factors may be rounded to bfloat16 then, each by 2^-8
+    error = n / (1 - n) * size + (x.shape[1] + 8) * 2.0**-125 if n < 0.5 else size * torch.inf
+    error = torch.where(size < torch.finfo(torch.float32).max / 8, error, torch.inf)
+    return torch.where(length.isfinite(), 2.0001 * error, -1.0).float()
+
+
+def _refine(x: Tensor, codes: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the smallest distance ``(n,)`` float64 and its lowest index ``(n,)`` int64.
+
+    Args:
+        x: ``(n, d)`` float32.
+        codes: ``(K, d)`` float32.
+        pairs: ``(m, 2)``, row and code of every candidate.
+    """
+    step = max(1, CHUNK // x.shape[1])
+    parts = [_measure(x[p[:, 0]], codes[p[:, 1]]) for p in torch.split(pairs, step)]
+    measured = torch.cat(parts) if parts else x.new_empty(0, dtype=torch.float64)
+    measured = torch.where(measured.isnan(), torch.inf, measured)
+    row, code = pairs.unbind(1)
+    best = measured.new_full(x.shape[:1], torch.inf).scatter_reduce(0, row, measured, "amin")
+    last = codes.shape[0]
+    code = torch.where((measured == best[row]) & (measured < torch.inf), code, last)
+    index = code.new_full(x.shape[:1], last).scatter_reduce(0, row, code, "amin")
+    return best, torch.where(index < last, index, 0)
+
+
+def _measure(a: Tensor, b: Tensor) -> Tensor:
+    """Return ``sum (a - b)^2`` of rows ``(m, d)`` in float64, added as the compiled kernels do.
+
+    Element d goes to lane d mod 8, lanes grow from the front, then halves are added.
+    """
+    squares = (a.double() - b.double()).square()
+    lanes = squares.new_zeros(a.shape[0], 8)
+    for start in range(0, a.shape[1], 8):
+        part = squares[:, start : start + 8]
+        lanes[:, : part.shape[1]] += part
+    lanes = lanes[:, :4] + lanes[:, 4:]
+    lanes = lanes[:, :2] + lanes[:, 2:]
+    return lanes[:, 0] + lanes[:, 1]
 
 
 @torch.no_grad()
@@ -63,44 +148,14 @@ def nearest_codes(x: Tensor, codebook: Tensor, count: int, chunk: int = CHUNK) -
         return index
 
 
-def _search_rows(x: Tensor, codes: Tensor, bias: Tensor, chunk: int) -> Tensor:
-    # The bias is one more channel: adding it to the product would write all scores twice.
-    table = torch.cat([codes, bias[:, None]], dim=1)
-    missing = -codes.shape[0] % BLOCK
-    if codes.shape[0] > BLOCK and missing:
-        table = F.pad(table, (0, 0, 0, missing))
-        table[codes.shape[0] :, -1] = -torch.inf
-    x = F.pad(x, (0, 1), value=1.0)
-    rows = max(1, min(chunk // table.shape[0], x.shape[0]))
-    scores = x.new_empty(rows, table.shape[0])  # one buffer: fresh ones fragment the heap
-    index = torch.empty(x.shape[0], dtype=torch.int64, device=x.device)
-    for start in range(0, x.shape[0], rows):
-        part = x[start : start + rows]
-        torch.mm(part, table.T, out=scores[: part.shape[0]])
-        index[start : start + rows] = _first_largest(scores[: part.shape[0]])
-    return index
+@torch.no_grad()
+def code_stats(x: Tensor, index: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return how many rows each code got ``(K,)`` and their sum ``(K, d)``, both float32.
 
-
-def _first_largest(scores: Tensor) -> Tensor:
-    """Return ``argmax`` over columns, ``(n,)``: the best block first, then the best inside it.
-
-    A maximum without its place is many times faster on a CPU than one with it.
+    Args:
+        x: ``(N, d)`` float32.
+        index: ``(N,)`` int64 in ``0..size - 1``.
+        size: number of codes K.
     """
-    count, width = scores.shape
-    if width <= BLOCK:
-        return scores.max(1).indices
-    blocks = scores.view(count, width // BLOCK, BLOCK)
-    best = blocks.amax(2).max(1).indices
-    inside = blocks[torch.arange(count, device=scores.device), best]
-    return best * BLOCK + inside.max(1).indices
-
-
-def _search_columns(x: Tensor, codes: Tensor, bias: Tensor) -> Tensor:
-    """Search block by block of codes: a graph with any number of rows has no loop over them."""
-    best, index = torch.addmm(bias[:GRAPH_COLUMNS], x, codes[:GRAPH_COLUMNS].T).max(1)
-    for start in range(GRAPH_COLUMNS, codes.shape[0], GRAPH_COLUMNS):
-        stop = start + GRAPH_COLUMNS
-        score, column = torch.addmm(bias[start:stop], x, codes[start:stop].T).max(1)
-        index = torch.where(score > best, column + start, index)
-        best = torch.maximum(best, score)
-    return index
+    counts = torch.bincount(index, minlength=size).float()
+    return counts, x.new_zeros(size, x.shape[1]).index_add_(0, index, x)

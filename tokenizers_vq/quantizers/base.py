@@ -149,7 +149,7 @@ class Quantizer(nn.Module):
 
     @property
     def learns_by_update(self) -> bool:
-        """Whether the codebook learns in ``update`` only, so that forgetting it is a mistake."""
+        """Whether the codebook starts or learns in ``update``: forgetting it is a mistake."""
         return False
 
     # What a user calls --------------------------------------------------------------------------
@@ -411,9 +411,9 @@ class Quantizer(nn.Module):
         self._forwards += 1
         if self._forwards == PATIENCE and self.learns_by_update and not self.frozen:
             warnings.warn(
-                f"{type(self).__name__}: {PATIENCE} training steps without update(); an EMA "
-                "codebook only learns there. Call quantizer.update(z, out.indices) after "
-                "optimizer.step(), or use codebook_update='gradient'.",
+                f"{type(self).__name__}: {PATIENCE} training steps without update(); codebooks "
+                "start from k-means, follow averages and restart only there. Call "
+                "quantizer.update(z, out.indices) after optimizer.step().",
                 stacklevel=3,
             )
 
@@ -432,9 +432,13 @@ def refuse_on_grid(parts: Iterable[Quantizer], where: str) -> None:
     """Raise unless every part quantizes each position by itself.
 
     Raises:
-        ConfigError: a part is a head whose tokens depend on their place.
+        ConfigError: a part is none, or a head whose tokens depend on their place.
     """
     for part in parts:
+        if not isinstance(part, Quantizer):
+            raise ConfigError(
+                f"{where}: expected quantizers; got {part!r:.80}. Give mappings with a name."
+            )
         if part.on_grid:
             raise ConfigError(
                 f"{where}: expected parts that quantize each position by itself; got "

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.functional.entropy import weighted_mean
 
 
@@ -96,3 +97,13 @@ def linear(layer: nn.Linear | None, x: Tensor) -> Tensor:
     if layer is None:
         return x
     return F.linear(x, layer.weight.float(), layer.bias.float())
+
+
+def check_share(where: str, **options: float) -> None:
+    """Raise ``ConfigError`` unless each option is a number from 0 to 1."""
+    for name, value in options.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 <= value <= 1:
+            raise ConfigError(
+                f"{where}: expected {name} in 0..1; got {value!r}. It is a probability or share."
+            )

@@ -24,10 +24,11 @@ from tokenizers_vq.quantizers.flat import Flat, Tokens, linear
 class Gumbel(Quantizer):
     """Gumbel-softmax quantization: a learned linear map scores the codes, the highest wins.
 
-    In training Gumbel noise is added to the scores, and the output is the mean of the codes under
-    the softmax of the sum, sharper as ``temperature`` falls: every code learns from every latent.
-    With ``straight_through`` the output is the one winning code, with the gradient of that mean to
-    the scores. In evaluation it is the code with the highest score.
+    In training Gumbel noise is added to the scores, and the output is the code that wins, with the
+    gradient of the mean of the codes under the softmax of the sum. Without ``straight_through`` it
+    is that mean, sharper as ``temperature`` falls: every code learns from every latent, but the
+    decoder sees mixtures that evaluation never makes, so the temperature has to fall to about 0.1
+    during training. In evaluation it is the code with the highest score.
 
     Training holds a few matrices of tokens times codes: 8,192 of each take 256 MiB per matrix.
 
@@ -35,7 +36,7 @@ class Gumbel(Quantizer):
         dim: latent width D; None for ``code_dim``.
         codebook_size: number of codes K.
         code_dim: width d of the codes; None for ``dim``.
-        straight_through: quantize in training too.
+        straight_through: quantize in training too, as in the released code; False relaxes.
         temperature: of the softmax, above 0. A plain attribute: usually annealed.
         uniform_weight: pulls the distribution over codes of each latent to the uniform one.
 
@@ -60,7 +61,7 @@ class Gumbel(Quantizer):
         *,
         codebook_size: int,
         code_dim: int | None = None,
-        straight_through: bool = False,
+        straight_through: bool = True,
         temperature: float = 1.0,
         uniform_weight: float = 5e-4,
     ) -> None:

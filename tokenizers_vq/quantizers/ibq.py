@@ -51,7 +51,8 @@ class IBQ(Quantizer):
         ranks in training, of each rank alone in evaluation.
 
     Raises:
-        ConfigError: both widths are missing, or a size is below 1.
+        ConfigError: both widths are missing, a size is below 1, or ``inverse_temperature`` is not
+            above 0.
 
     Example:
         >>> q = IBQ(dim=8, codebook_size=16)
@@ -75,6 +76,11 @@ class IBQ(Quantizer):
         width = code_dim or dim
         if width is None:
             raise ConfigError("IBQ: expected dim or code_dim; got neither.")
+        if inverse_temperature <= 0:
+            raise ConfigError(
+                f"IBQ: expected an inverse_temperature above 0; got {inverse_temperature}. "
+                "Turn entropies off by entropy_weight=0."
+            )
         super().__init__(dim, width, (codebook_size,))
         self.soft_weight = soft_weight
         self.commitment_weight = commitment_weight

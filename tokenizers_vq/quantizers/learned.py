@@ -23,11 +23,11 @@ from tokenizers_vq.functional.codebook import (
     moments,
     pull_strength,
     restart_dead,
-    statistics,
 )
 from tokenizers_vq.functional.distributed import closest_over_ranks, gather_rows, sum_over_ranks
-from tokenizers_vq.ops import nearest_code
+from tokenizers_vq.ops import code_stats, nearest_code
 from tokenizers_vq.quantizers.base import Quantizer
+from tokenizers_vq.quantizers.flat import check_share
 
 UPDATES = ("gradient", "ema")
 METRICS = ("euclidean", "cosine")
@@ -59,8 +59,8 @@ class LearnedCodes(Quantizer):
         affine: see the codebook through the map above.
 
     Raises:
-        ConfigError: an option is none of its choices or does not go with another, both widths are
-            missing, or a size is below 1.
+        ConfigError: an option is none of its choices or does not go with another, ``decay`` or
+            ``restart_threshold`` is not in 0..1, both widths are missing, or a size is below 1.
     """
 
     float32_buffers: tuple[str, ...] = ("cluster_size", "initialized", "nonfinite", "updates")
@@ -95,6 +95,7 @@ class LearnedCodes(Quantizer):
         self.metric = self._choice("metric", metric, METRICS)
         self.restart = self._choice("restart", restart, RESTARTS)
         self.kmeans_init = self._choice("kmeans_init", kmeans_init, SEEDINGS)
+        check_share(type(self).__name__, decay=decay, restart_threshold=restart_threshold)
         self.decay = decay
         self.restart_threshold = restart_threshold
         self.affine = affine
@@ -125,13 +126,14 @@ class LearnedCodes(Quantizer):
 
     @property
     def learns_by_update(self) -> bool:
-        """Whether the codebook learns in ``update`` only."""
-        return self.codebook_update == "ema"
+        """Whether part of what was asked for happens in ``update`` only."""
+        asked = self.kmeans_init != "none" or self.restart == "cvq" or self.affine
+        return asked or self.codebook_update == "ema"
 
     def code_update(self, u: Tensor, indices: Tensor, skipped: Tensor) -> bool:
         """Follow one step's rows; k-means in the first step that has any."""
         u = self._signal(u)
-        counts, sums = statistics(u, indices[:, 0], self.codebook_sizes[0])
+        counts, sums = code_stats(u, indices[:, 0], self.codebook_sizes[0])
         squares = u.square().sum(0) if self.affine else u.new_zeros(0)
         counts, sums, squares, skipped = sum_over_ranks(counts, sums, squares, skipped)
         self.nonfinite += skipped

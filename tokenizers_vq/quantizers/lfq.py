@@ -2,10 +2,10 @@
 
 Reference:
     Yu et al., Language Model Beats Diffusion: Tokenizer is Key to Visual Generation, 2023,
-    https://arxiv.org/abs/2310.05737, eq. 3-6.
-    Differs from the paper: the batch entropy is exact at sizes where others use a bound;
+    https://arxiv.org/abs/2310.05737, eq. 3-6;
     Han et al., Infinity: Scaling Bitwise AutoRegressive Modeling, 2024,
     https://arxiv.org/abs/2412.04431 (bitwise self-correction).
+    Differs from the first: the batch entropy is exact at sizes where others use a bound.
 """
 
 from dataclasses import replace
@@ -18,6 +18,7 @@ from tokenizers_vq.functional.entropy import batch_entropy, sample_entropy
 from tokenizers_vq.functional.radix import pack_bits, unpack_bits
 from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.flat import Flat, Tokens, mean_square
+from tokenizers_vq.quantizers.neighbours import leaves
 
 MAX_BITS = 62  # one int64 index
 
@@ -41,8 +42,8 @@ class LFQ(Quantizer):
         scale: codes are ``-scale`` and ``+scale``.
         flip_rate: in training each item of the batch draws a probability from 0 to this, with which
             each of its output's bits has the wrong sign. Indices and losses are those of the right
-            ones: they are what a language model should predict. In a residual stack the stages
-            after see what the wrong bits left over, and so learn to correct them.
+            ones: they are what a language model should predict. In a residual or multi-scale stack
+            the stages after see what the wrong bits left over, and so learn to correct them.
 
     Shapes:
         z (B, *grid, D) -> z_q (B, *grid, D), indices (B, *grid, 1)
@@ -109,9 +110,14 @@ class LFQ(Quantizer):
         flat = super().quantize(u, source, tokens)
         if not self.training or self.flip_rate == 0:
             return flat
-        rate = self.flip_rate * torch.rand(tokens.batch, 1, device=u.device)[tokens.item]
-        wrong = torch.rand_like(flat.out) < rate
+        wrong = self.wrong_bits(tokens)
         return replace(flat, out=flat.out - torch.where(wrong, 2 * flat.out.detach(), 0.0))
+
+    def wrong_bits(self, tokens: Tokens) -> Tensor:
+        """Return ``(N, d)`` bool, bits to get wrong: drawn anew at each call, by ``flip_rate``."""
+        device = tokens.item.device
+        rate = self.flip_rate * torch.rand(tokens.batch, 1, device=device)[tokens.item]
+        return torch.rand(tokens.item.shape[0], self.code_dim, device=device) < rate
 
     def code_losses(
         self, u: Tensor, indices: Tensor, codes: Tensor, valid: Tensor
@@ -132,3 +138,20 @@ class LFQ(Quantizer):
 
     def _commitment(self, u: Tensor, codes: Tensor, valid: Tensor) -> Tensor:
         return mean_square(u, codes, valid)
+
+
+def flip_bits(head: Quantizer, indices: Tensor, tokens: Tokens) -> Tensor:
+    """Return ``indices (N, K)`` as a training output of ``head`` shows them; -1 stays.
+
+    Those of heads with a ``flip_rate``, also inside of others, have wrong bits. The same tensor
+    where there is none, and in evaluation.
+    """
+    parts = leaves(head)
+    if not any(isinstance(part, LFQ) and part.training and part.flip_rate for part in parts):
+        return indices
+    columns = list(torch.split(indices, [part.num_codebooks for part in parts], dim=1))
+    for k, part in enumerate(parts):
+        if isinstance(part, LFQ) and part.training and part.flip_rate:
+            flipped = columns[k] ^ pack_bits(part.wrong_bits(tokens))[:, None]
+            columns[k] = torch.where(columns[k] >= 0, flipped, -1)
+    return torch.cat(columns, dim=1)

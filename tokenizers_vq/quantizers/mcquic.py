@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from tokenizers_vq.errors import ConfigError, ShapeError
 from tokenizers_vq.functional.distributed import sum_over_ranks
 from tokenizers_vq.functional.reassign import reassign_unused
-from tokenizers_vq.quantizers.flat import Flat
+from tokenizers_vq.quantizers.flat import Flat, check_share
 from tokenizers_vq.quantizers.grid import (
     GridConv,
     GridQuantizer,
@@ -45,7 +45,8 @@ class McQuic(GridQuantizer):
         codebooks: number of codebooks m per level, each for a part of the channels.
         code_dim: width the levels work in; None for ``dim``.
         axes: rank of the grid, 1 to 3.
-        temperature: what t starts at; larger is surer of the nearest code.
+        temperature: what t starts at, above 0; larger is surer of the nearest code. At the paper's
+            1, draws from thousands of codes are almost even until t has grown, which takes long.
         drop_frequent: leave out codes at random in training, frequent ones more often.
         decay: of the moving average of the codes' frequencies, per update.
         restart_every: updates after which codes that never occur become copies of frequent ones;
@@ -89,6 +90,11 @@ class McQuic(GridQuantizer):
     ) -> None:
         width = code_dim or dim
         self._check_options(width, levels, codebooks, axes)
+        check_share("McQuic", decay=decay)
+        if temperature <= 0:
+            raise ConfigError(
+                f"McQuic: expected a temperature above 0; got {temperature}. Correct it."
+            )
         super().__init__(dim, width or 0, (codebook_size,) * codebooks)
         self.levels, self.axes = levels, axes
         self.drop_frequent = drop_frequent

@@ -27,6 +27,7 @@ from tokenizers_vq.quantizers.grid import (
     channels_last,
     positions,
 )
+from tokenizers_vq.quantizers.lfq import flip_bits
 from tokenizers_vq.quantizers.scales import (
     SMOOTH,
     checked_grids,
@@ -34,6 +35,7 @@ from tokenizers_vq.quantizers.scales import (
     phi_of_scales,
     proportional,
 )
+from tokenizers_vq.quantizers.stages import draw_depth, quantize_stage, settles
 
 
 class MultiScale(GridQuantizer):
@@ -44,7 +46,9 @@ class MultiScale(GridQuantizer):
     with one straight-through estimator around it. The loss is the mean over scales of
     ``commitment_weight * mse(z, sg(sum so far)) + codebook_weight * mse(sum so far, sg(z))``, plus
     the inner head's own loss on its tokens: for the loss of VAR set the weights of a ``vq`` inside
-    to 0. The search inside is the deterministic one, and its gradient estimator is not used.
+    to 0. The search inside is the deterministic one, and its gradient estimator is not used; heads
+    that add noise or draw codes in training are refused. Bits that a ``flip_rate`` inside gets
+    wrong are left to the scales after, as in Infinity; indices and losses have the right ones.
 
     Args:
         dim: latent width D; None for ``code_dim``.
@@ -75,7 +79,7 @@ class MultiScale(GridQuantizer):
 
     Raises:
         ConfigError: scales that do not grow, another number or width of inner heads, inner heads
-            with other codebooks than the first, or an option out of range.
+            with other codebooks than the first or with noise, or an option out of range.
 
     Example:
         >>> from tokenizers_vq.quantizers.vq import VectorQuantizer
@@ -90,7 +94,7 @@ class MultiScale(GridQuantizer):
         self,
         dim: int | None = None,
         *,
-        inner: Sequence[Quantizer],
+        inner: Quantizer | Sequence[Quantizer],
         scales: Sequence[int | Sequence[int]],
         code_dim: int | None = None,
         axes: int | None = None,
@@ -102,6 +106,7 @@ class MultiScale(GridQuantizer):
         scale_dropout: float = 0.0,
         min_scales: int = 1,
     ) -> None:
+        inner = [inner] if isinstance(inner, Quantizer) else inner
         grids = checked_grids(scales, axes)
         width = checked_width(inner, len(grids), code_dim or dim)
         super().__init__(dim, width, inner[0].codebook_sizes)
@@ -166,15 +171,17 @@ class MultiScale(GridQuantizer):
         for i in range(len(self.scales)):
             row = self._lower(z - total.detach(), i, grid)
             index = torch.where(depth[:, None, None] > i, self._search(row, i), -1)
-            total = total + self._raise(index, i, grid)
+            right = total + self._raise(index, i, grid)
+            shown = self._shown(index, i)
+            total = right if shown is index else total + self._raise(shown, i, grid)
             rows.append(row)
             columns.append(index)
             active = valid.flatten(1) & (depth[:, None] > i)
-            commitments.append(_error(z, total.detach(), active))
-            codebooks.append(_error(total, z.detach(), active))
+            commitments.append(_error(z, right.detach(), active))
+            codebooks.append(_error(right, z.detach(), active))
         indices = torch.cat(columns, dim=1)
         used = (indices >= 0).any(-1) & self._whole(valid, grid)
-        loss, terms = self._inner_losses(rows, used)
+        loss, terms = self._inner_losses(rows, columns, used)
         commitment, codebook = torch.stack(commitments).mean(), torch.stack(codebooks).mean()
         terms |= {"commitment": commitment.detach(), "codebook": codebook.detach()}
         terms |= {f"commitment/{i}": term.detach() for i, term in enumerate(commitments)}
@@ -326,6 +333,12 @@ class MultiScale(GridQuantizer):
         flat = self._scaled(row, i).reshape(-1, self.code_dim)
         return self._head(i).encode_rows(flat).reshape(*row.shape[:-1], self.num_codebooks)
 
+    def _shown(self, index: Tensor, i: int) -> Tensor:
+        """Return the tokens ``(B, n, K)`` that the sum goes on with: itself, or with wrong bits."""
+        flat = index.reshape(-1, self.num_codebooks)
+        shown = flip_bits(self._head(i), flat, _tokens(index[..., 0] >= 0))
+        return index if shown is flat else shown.reshape(index.shape)
+
     def _scaled(self, row: Tensor, i: int) -> Tensor:
         return row / self.scale_factor**i if self.scale_factor != 1 else row
 
@@ -336,33 +349,31 @@ class MultiScale(GridQuantizer):
             torch.cat([self._lower(lost, i, grid)[..., 0] for i in range(len(self.scales))], 1) == 0
         )
 
-    def _inner_losses(self, rows: list[Tensor], used: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _inner_losses(
+        self, rows: list[Tensor], columns: list[Tensor], used: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the inner heads' own loss, each on all of its tokens, and its terms."""
+        use = list(torch.split(used, [row.shape[1] for row in rows], dim=1))
+        rows = [self._scaled(row, i) for i, row in enumerate(rows)]
         if self._shared:
-            parts = [(torch.cat([self._scaled(r, i) for i, r in enumerate(rows)], 1), used)]
-        else:
-            split = torch.split(used, [row.shape[1] for row in rows], dim=1)
-            parts = [
-                (self._scaled(r, i), u) for i, (r, u) in enumerate(zip(rows, split, strict=True))
-            ]
+            rows, columns, use = [torch.cat(rows, 1)], [torch.cat(columns, 1)], [used]
         flats = []
-        for head, (row, use) in zip(self._heads(), parts, strict=True):
-            item = torch.arange(row.shape[0], device=row.device)[:, None].expand(use.shape)
-            tokens = Tokens(use.reshape(-1), item.reshape(-1), row.shape[0])
-            flat = row.reshape(-1, self.code_dim)
-            flats.append(head.quantize_rows(flat, flat, tokens))
+        for head, row, index, valid in zip(self._heads(), rows, columns, use, strict=True):
+            flat, tokens = row.reshape(-1, self.code_dim), _tokens(valid)
+            if settles(type(head)):  # it need not search again
+                chosen = index.reshape(-1, self.num_codebooks)
+                flats.append(quantize_stage(head, flat, tokens, chosen))
+            else:
+                flats.append(head.quantize_rows(flat, flat, tokens))
         terms = mean_terms([flat.terms for flat in flats])
         loss = torch.stack([flat.loss for flat in flats]).mean()
         return loss, {f"inner/{name}": term for name, term in terms.items()}
 
     def _depth(self, u: Tensor) -> Tensor:
         """Return ``(B,)``: after how many scales each item stops."""
-        count, batch = len(self.scales), u.shape[0]
-        if not self.training or self.scale_dropout == 0:
-            return torch.full((batch,), count, device=u.device)
-        cut = torch.randint(self.min_scales, count + 1, (batch,), device=u.device)
-        whole = torch.rand(batch, device=u.device) >= self.scale_dropout
-        return torch.where(whole, count, cut)
+        valid = torch.ones(u.shape[0], 1, dtype=torch.bool, device=u.device)
+        dropout = self.scale_dropout if self.training else 0.0
+        return draw_depth(_tokens(valid), self.min_scales, len(self.scales), dropout)
 
     def _check_counts(self, phi: int) -> None:
         ranges = {
@@ -380,6 +391,12 @@ class MultiScale(GridQuantizer):
             raise ConfigError(
                 f"MultiScale: expected a scale_factor above 0; got {self.scale_factor}. Correct it."
             )
+
+
+def _tokens(valid: Tensor) -> Tokens:
+    """Return what is known about the flat rows of tokens ``(B, n)``, given which are valid."""
+    item = torch.arange(valid.shape[0], device=valid.device)[:, None].expand(valid.shape)
+    return Tokens(valid.reshape(-1), item.reshape(-1), valid.shape[0])
 
 
 def _error(a: Tensor, b: Tensor, active: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokenizers_vq.errors import ConfigError, ShapeError, unknown_name
+from tokenizers_vq.errors import ConfigError, DataError, ShapeError, unknown_name
 from tokenizers_vq.functional.distributed import sum_over_ranks
 from tokenizers_vq.functional.reassign import reassign_unused
 from tokenizers_vq.functional.straight_through import straight_through
@@ -35,7 +35,8 @@ class PerPosition(GridQuantizer):
     The latents ``(B, *grid, D)``, channels first, are cut into T equal pieces in memory order: a
     piece is a run of neighbouring positions of one channel, or of several whole channels. Made for
     latents of an autoencoder that is trained already: the codebooks follow the latents, and no
-    gradient reaches the encoder unless asked for.
+    gradient reaches the encoder unless asked for. Call ``fit`` first: codes start as those of
+    latents with mean 0 and variance 1, and learn little where none is the nearest.
 
     Args:
         dim: latent width D.
@@ -110,6 +111,38 @@ class PerPosition(GridQuantizer):
         self.register_buffer("counts", torch.zeros(tokens, codebook_size))
         self.register_buffer("nonfinite", torch.zeros(()))
         self.register_buffer("updates", torch.zeros(()))
+
+    @torch.no_grad()
+    def fit(self, latents: Tensor) -> None:
+        """Start each codebook at pieces of ``latents``, the same sample of them on every rank.
+
+        With fewer items than codes they repeat, each a little moved.
+
+        Args:
+            latents: ``(B, *grid, D)``; those with a number that is not finite are left out.
+
+        Raises:
+            ShapeError: they have another shape, grid or dtype.
+            DataError: no item is left.
+        """
+        self._check(latents, None)
+        u, valid = self._latents(latents.detach())
+        pieces = self._cut(u[valid.flatten(1).all(1)])
+        if not pieces.shape[0]:
+            raise DataError(
+                "PerPosition.fit: expected at least one finite item; got none. "
+                "Pass latents (B, *grid, D) of what the encoder makes."
+            )
+        generator = torch.Generator().manual_seed(0)
+        size, count = self.codebook_sizes[0], pieces.shape[0]
+        rows = torch.rand(self.tokens, count, generator=generator).argsort(1)
+        rows = rows[:, torch.arange(size) % count].to(u.device)
+        codes = pieces.transpose(0, 1).gather(1, rows[..., None].expand(-1, -1, self.code_dim))
+        noise = torch.randn(codes.shape, generator=generator).to(codes)
+        spread = pieces.std(dim=(0, 2), correction=0)[:, None, None]
+        again = (torch.arange(size, device=u.device) >= count)[:, None]
+        codes = codes + torch.where(again, self.restart_noise * spread * noise, 0.0)
+        self.codebook.copy_(codes)
 
     def token_count(self, grid: tuple[int, ...]) -> int:
         """Return T."""

@@ -19,7 +19,7 @@ from tokenizers_vq.functional.nearest import nearest_codes
 from tokenizers_vq.functional.straight_through import straight_through
 from tokenizers_vq.ops import nearest_code
 from tokenizers_vq.quantizers.base import Quantizer
-from tokenizers_vq.quantizers.flat import Flat, Tokens, linear, mean_square
+from tokenizers_vq.quantizers.flat import Flat, Tokens, check_share, linear, mean_square
 from tokenizers_vq.quantizers.stages import beam_search, draw_depth, fill_prefix
 
 CHUNK = 2**22  # numbers in one layer of the search: 16 MiB of float32
@@ -89,7 +89,8 @@ class QINCo(Quantizer):
         term/i after stage i.
 
     Raises:
-        ConfigError: both widths are missing, a size is below 1, or the seeding has no such name.
+        ConfigError: both widths are missing, a size is below 1, ``stage_dropout`` is not in 0..1,
+            or the seeding has no such name.
 
     Example:
         >>> q = QINCo(dim=8, codebook_size=16, depth=3)
@@ -129,6 +130,7 @@ class QINCo(Quantizer):
                 )
         if kmeans_init not in KMEANS:
             raise unknown_name("QINCo kmeans_init", kmeans_init, KMEANS)
+        check_share("QINCo", stage_dropout=stage_dropout)
         super().__init__(dim, width, (codebook_size,) * depth)
         self.kmeans_init = kmeans_init
         self.hidden = hidden
@@ -203,6 +205,11 @@ class QINCo(Quantizer):
     def has_state(self) -> bool:
         """Whether ``update`` does anything."""
         return self.kmeans_init != "none"
+
+    @property
+    def learns_by_update(self) -> bool:
+        """Whether the codebooks start in ``update``."""
+        return self.has_state
 
     # ---------------------------------------------------------------------------------------------
 

@@ -16,9 +16,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from tokenizers_vq.errors import ConfigError
+from tokenizers_vq.errors import ConfigError, unknown_name
+from tokenizers_vq.functional.straight_through import rotate_to
 from tokenizers_vq.quantizers.base import Quantizer, refuse_on_grid
-from tokenizers_vq.quantizers.flat import Flat, Tokens, linear, mean_terms
+from tokenizers_vq.quantizers.flat import Flat, Tokens, check_share, linear, mean_terms
 from tokenizers_vq.quantizers.perturbed import refuse_perturbed
 from tokenizers_vq.quantizers.stages import (
     beam_search,
@@ -28,12 +29,14 @@ from tokenizers_vq.quantizers.stages import (
     settles,
 )
 
+ESTIMATORS = ("straight_through", "rotation")
+
 
 class Residual(Quantizer):
     """Residual quantization: the output is the sum of the stages' codes.
 
     The search runs on detached sums, the losses of each stage see the latent minus those, and one
-    straight-through estimator goes around the finished sum. So the gradient to the encoder is the
+    estimator goes around the finished sum. So the straight-through gradient to the encoder is the
     identity at every depth (times the slope of the soft clamp, if there is one), and the
     commitment of every stage reaches it. A stage's own linear maps learn through its own
     estimator.
@@ -53,6 +56,7 @@ class Residual(Quantizer):
             Stages then draw no codes at random.
         soft_clamp: bounds c of the channels, ``c * tanh(z / c)``, before the first stage, for
             grids from -1 to 1; one number or one per channel. None for no bounds.
+        estimator: of the sum's gradient to the latent, ``"straight_through"`` or ``"rotation"``.
 
     Shapes:
         z (B, *grid, D) -> z_q (B, *grid, D), indices (B, *grid, repeat * sum of the stages' K).
@@ -63,8 +67,9 @@ class Residual(Quantizer):
 
     Raises:
         ConfigError: there is no stage, their widths differ, a stage's tokens depend on their place
-            or are perturbed, an option is out of range, or a stage has a search of its own and the
-            beam cannot give it a choice.
+            or are perturbed, a stage would rotate a gradient that does not pass through it, an
+            option is out of range, or a stage has a search of its own and the beam cannot give it
+            a choice.
 
     Example:
         >>> from tokenizers_vq.quantizers.vq import VectorQuantizer
@@ -88,12 +93,17 @@ class Residual(Quantizer):
         repeat: int = 1,
         beam: int = 1,
         soft_clamp: float | Sequence[float] | None = None,
+        estimator: str = "straight_through",
     ) -> None:
         name = type(self).__name__
         if not stages:
             raise ConfigError(f"{name}: expected at least one stage; got none.")
         refuse_on_grid(stages, name)
         refuse_perturbed(stages, name)
+        _refuse_rotation(stages, name)
+        if estimator not in ESTIMATORS:
+            raise unknown_name(f"{name} estimator", estimator, ESTIMATORS)
+        check_share(name, stage_dropout=stage_dropout)
         width = code_dim or dim or stages[0].dim
         widths = [stage.dim for stage in stages]
         if set(widths) != {width}:
@@ -115,6 +125,7 @@ class Residual(Quantizer):
         self.repeat = repeat
         self.beam = beam
         self.soft_clamp = soft_clamp
+        self.estimator = estimator
         self._columns = [stage.num_codebooks for stage in stages] * repeat
         self._per_channel("_channel_scale", "stage_scale", stage_scale)
         self._per_channel("_channel_bound", "soft_clamp", soft_clamp)
@@ -127,7 +138,7 @@ class Residual(Quantizer):
         return dim
 
     def quantize(self, u: Tensor, source: Tensor, tokens: Tokens) -> Flat:
-        """Quantize stage by stage; one straight-through estimator around the sum."""
+        """Quantize stage by stage; one estimator around the sum."""
         u, source = self._bounded(u), self._bounded(source)
         depth = self._depth(tokens)
         chosen = self._chosen(u, depth)
@@ -146,6 +157,8 @@ class Residual(Quantizer):
         indices = torch.cat([flat.indices for flat in flats], dim=1)
         loss = torch.stack([flat.loss for flat in flats]).mean()
         # Not straight_through(): a stage's map back to this width keeps its gradient in out.
+        if self.estimator == "rotation":
+            source = rotate_to(source, out.detach())
         return Flat(out + (source - source.detach()), indices, loss, terms)
 
     def code_indices(self, u: Tensor) -> Tensor:
@@ -292,3 +305,13 @@ class Residual(Quantizer):
                     f"{type(self).__name__}: expected stages that take a beam's choice; got "
                     f"{type(stage).__name__} at stage {i}. Use beam=1."
                 )
+
+
+def _refuse_rotation(stages: Sequence[Quantizer], where: str) -> None:
+    """Raise if a stage asks for the rotation trick: the gradient goes around the stages."""
+    for i, stage in enumerate(stages):
+        if getattr(stage, "estimator", None) == "rotation" and not isinstance(stage, Residual):
+            raise ConfigError(
+                f"{where}: expected stages without the rotation trick; got one at stage {i}. "
+                "The gradient goes around the stages: give a residual stack estimator='rotation'."
+            )

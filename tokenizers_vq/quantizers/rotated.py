@@ -10,8 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.flat import Flat, Tokens, linear
+from tokenizers_vq.quantizers.token_bridge import TokenBridge
 from tokenizers_vq.quantizers.wrapper import Wrapper
 
 
@@ -53,6 +55,20 @@ class Rotated(Wrapper):
         super().__init__(dim, inner)
         self.check_width(self.dim, "Leave its dim out.")
         self.register_buffer("rotation", _orthogonal(self.dim, seed))
+
+    def fit(self, latents: Tensor) -> None:
+        """Fit the inner head to ``latents (*any, D)``, turned; see ``TokenBridge.fit``.
+
+        Raises:
+            ConfigError: the inner head is not fitted.
+            DataError: there are not two finite latents.
+        """
+        if not isinstance(self.inner, TokenBridge):
+            raise ConfigError(
+                f"Rotated.fit: expected token_bridge inside; got {type(self.inner).__name__}. "
+                "Train that instead."
+            )
+        self.inner.fit(latents.detach().float() @ self.rotation)
 
     def quantize(self, u: Tensor, source: Tensor, tokens: Tokens) -> Flat:
         """Turn, quantize by the inner head, turn back."""

@@ -7,6 +7,9 @@ import torch
 
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.quantizers.base import Quantizer, refuse_on_grid
+from tokenizers_vq.quantizers.dithered_fsq import DitheredFSQ
+from tokenizers_vq.quantizers.fsp import FSP
+from tokenizers_vq.quantizers.gumbel import Gumbel
 from tokenizers_vq.quantizers.perturbed import refuse_perturbed
 
 SMOOTH = {1: "linear", 2: "bicubic", 3: "trilinear"}  # how a scale is brought up, by rank
@@ -68,7 +71,8 @@ def checked_width(inner: Sequence[Quantizer], scales: int, width: int | None) ->
     """Return the width of the inner heads.
 
     Raises:
-        ConfigError: another number of heads than 1 or ``scales``, or heads that do not fit.
+        ConfigError: another number of heads than 1 or ``scales``, heads that do not fit, or one
+            that adds noise or draws codes in training.
     """
     if len(inner) not in (1, scales):
         raise ConfigError(
@@ -77,6 +81,7 @@ def checked_width(inner: Sequence[Quantizer], scales: int, width: int | None) ->
         )
     refuse_on_grid(inner, "MultiScale")
     refuse_perturbed(inner, "MultiScale")
+    _refuse_noisy(inner)
     width = width or inner[0].dim
     if {head.dim for head in inner} != {width}:
         raise ConfigError(
@@ -89,3 +94,14 @@ def checked_width(inner: Sequence[Quantizer], scales: int, width: int | None) ->
             f"{[head.codebook_sizes for head in inner]}. Tokens of all scales share one table."
         )
     return width
+
+
+def _refuse_noisy(inner: Sequence[Quantizer]) -> None:
+    """Raise for heads whose training output is not the code: it would not be seen here."""
+    for part in (inside for head in inner for inside in head.modules()):
+        draws = getattr(part, "sample_temperature", 0) > 0 or getattr(part, "noise", False)
+        if isinstance(part, Gumbel | DitheredFSQ | FSP) or draws:
+            raise ConfigError(
+                "MultiScale: expected inner heads without noise in training; got "
+                f"{type(part).__name__}. Turn it off, or choose another head."
+            )

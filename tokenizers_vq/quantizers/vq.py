@@ -27,7 +27,7 @@ from tokenizers_vq.functional.straight_through import (
     synchronous,
 )
 from tokenizers_vq.ops import nearest_code
-from tokenizers_vq.quantizers.flat import Flat, Tokens, mean_square
+from tokenizers_vq.quantizers.flat import Flat, Tokens, check_share, mean_square
 from tokenizers_vq.quantizers.learned import LearnedCodes
 
 ESTIMATORS = ("straight_through", "rotation", "diveq")
@@ -209,8 +209,14 @@ class VectorQuantizer(LearnedCodes):
                     f"{type(self).__name__}: expected restarts with estimator='diveq'; got "
                     "restart_threshold=0. Codes that start far away never learn; set it above 0."
                 )
+        check_share(type(self).__name__, sync_weight=self.sync_weight)
         if self.sync_weight:
             self._require("a sync_weight", codebook_update="gradient")
+            if self.estimator == "diveq":
+                raise ConfigError(
+                    f"{type(self).__name__}: expected sync_weight=0 with estimator='diveq'; got "
+                    f"{self.sync_weight}. It teaches the codes through the output already."
+                )
         if self.orthogonal_weight:
             self._require("an orthogonal_weight", codebook_update="gradient")
         if self.sample_temperature < 0 or self.entropy_temperature <= 0:

@@ -1,0 +1,10 @@
+// AVX-512 with float32 products.
+#if defined(__x86_64__)
+#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,bmi,bmi2")
+#include "avx512.h"
+#include "search.h"
+
+namespace tokenizers_vq {
+void search_avx512(const Search& task) { Searcher<Float32>(task).run(); }
+}  // namespace tokenizers_vq
+#endif

@@ -1,0 +1,59 @@
+// Any machine: GCC's vector types, four floats wide; no fused multiply-add.
+#include <cstdint>
+#include <cstring>
+
+namespace tokenizers_vq {
+namespace {
+
+struct Float32;
+
+struct Isa {
+  typedef float Vector __attribute__((vector_size(16)));
+  static constexpr int kLanes = 4, kVectors = 2, kRows = 4;
+
+  static Vector load(const float* p) {
+    Vector v;
+    memcpy(&v, p, sizeof v);
+    return v;
+  }
+  static Vector load_words(const uint32_t* p) {
+    Vector v;
+    memcpy(&v, p, sizeof v);
+    return v;
+  }
+  static Vector broadcast_word(uint32_t word) {
+    float v;
+    memcpy(&v, &word, 4);
+    return Vector{v, v, v, v};
+  }
+  static void store(float* p, Vector v) { memcpy(p, &v, sizeof v); }
+  static Vector subtract_product(const Float32&, Vector sum, Vector a, Vector b) {
+    return sum - a * b;
+  }
+  static Vector min(Vector a, Vector b) { return a < b ? a : b; }
+  static unsigned not_greater(Vector a, float limit) {
+    unsigned mask = 0;
+    for (int i = 0; i < kLanes; ++i) mask |= static_cast<unsigned>(!(a[i] > limit)) << i;
+    return mask;
+  }
+  static float reduce_min(Vector a) {
+    float m = a[0];
+    for (int i = 1; i < kLanes; ++i) m = a[i] < m ? a[i] : m;
+    return m;
+  }
+  static void transpose(const uint32_t* from, int64_t stride, int64_t words, uint32_t* to) {
+    constexpr int codes = kLanes * kVectors;
+    for (int64_t w = 0; w < words; ++w) {
+      for (int j = 0; j < codes; ++j) to[w * codes + j] = from[j * stride + w];
+    }
+  }
+};
+
+}  // namespace
+}  // namespace tokenizers_vq
+
+#include "search.h"
+
+namespace tokenizers_vq {
+void search_generic(const Search& task) { Searcher<Float32>(task).run(); }
+}  // namespace tokenizers_vq

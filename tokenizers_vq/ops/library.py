@@ -1,0 +1,49 @@
+"""Loads the compiled kernels, if there are any, and says which of them run and why."""
+
+import importlib
+import os
+from dataclasses import dataclass
+
+OVERRIDE = "TOKENIZERS_VQ_ISA"
+TORCH = "torch"  # as an override: do not load the kernels at all
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What was loaded: the CPU kernels that this machine can run, or the reason for none."""
+
+    names: tuple[str, ...]
+    preferred: str  # the one that usually is fastest here
+    reason: str
+
+
+def load() -> Kernels:
+    """Import the compiled library; a library that does not load is a reason, not an error."""
+    if os.environ.get(OVERRIDE) == TORCH:
+        return Kernels((), TORCH, f"{OVERRIDE}={TORCH}")
+    try:
+        module = importlib.import_module("tokenizers_vq.ops._C")
+    except ModuleNotFoundError:
+        return Kernels((), TORCH, "not compiled; run: python kernels/build.py")
+    except ImportError as error:
+        return Kernels((), TORCH, f"the compiled library does not load: {error}")
+    return Kernels(tuple(module.SUPPORTED.split()), module.PREFERRED, "")
+
+
+def active(kernels: Kernels) -> tuple[str, str]:
+    """Return the name of what runs on a CPU now, and why.
+
+    Args:
+        kernels: what ``load`` returned.
+    """
+    wish = os.environ.get(OVERRIDE)
+    if not kernels.names:
+        return TORCH, kernels.reason
+    if wish in kernels.names:
+        return wish, f"{OVERRIDE}={wish}"
+    if wish is None:
+        return kernels.preferred, "usually the fastest on this CPU"
+    return (
+        kernels.preferred,
+        f"{OVERRIDE}={wish} is not one of {', '.join((TORCH, *kernels.names))} here",
+    )
