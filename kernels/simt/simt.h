@@ -389,6 +389,9 @@ T atomicAdd(T* p, V v) {
   *p = old + v;
   return old;
 }
+// Multiply and add rounded apart: the compiler must not contract (-ffp-contract=off where it could).
+inline double __dadd_rn(double a, double b) { return a + b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
 inline unsigned __float_as_uint(float f) {
   unsigned u;
   std::memcpy(&u, &f, 4);

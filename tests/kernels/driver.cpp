@@ -22,11 +22,12 @@ void solve(Data& data) {
   for (int n = 0; n < data.rows; n++) {
     double best = std::numeric_limits<double>::infinity();
     for (int k = 0; k < data.codes; k++) {
-      double sum = 0;
+      double lane[8] = {};  // the order of the CPU kernels
       for (int d = 0; d < data.channels; d++) {
         const double e = double(data.x[size_t(n) * data.row_stride + d]) - data.codebook[size_t(k) * data.channels + d];
-        sum = std::fma(e, e, sum);
+        lane[d % 8] += e * e;
       }
+      const double sum = ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
       if (sum < best) best = sum, data.expected[n] = k, data.distance[n] = float(sum);
     }
   }
@@ -149,16 +150,9 @@ int traffic(Filter filter, int rows, int codes, int channels, int splits) {
   const double promised = blocks * codes * (channels * bytes + 4) + double(splits) * rows * (channels * 8 + 8);
   search(p, data.x.data(), data.codebook.data(), memory.get(), distance.data(), index.data(), nullptr);
   // That filled the workspace; now the filter alone, counted.
-  FilterInput in{};
-  in.x = data.x.data(), in.rows = rows, in.row_stride = data.row_stride;
-  in.channels = channels, in.steps = p.steps(), in.tiles = p.tiles(), in.tiles_per_split = p.tiles_per_split();
-  char* const m = memory.get();
-  in.centre = reinterpret_cast<const float*>(m + at.centre), in.half = reinterpret_cast<const float*>(m + at.half);
-  in.limits = reinterpret_cast<const Limits*>(m + at.limits), in.list = reinterpret_cast<Candidate*>(m + at.list);
-  in.count = reinterpret_cast<int*>(m + at.count), in.best = reinterpret_cast<float*>(m + at.best);
-  in.margin = reinterpret_cast<float*>(m + at.margin);
+  const FilterInput in = filter_input(p, data.x.data(), reinterpret_cast<unsigned char*>(memory.get()));
   simt::counters = {};
-  nearest_code::filter(p, in, m + at.packed, nullptr);
+  nearest_code::filter(p, in, memory.get() + at.packed, nullptr);
   const double ratio = double(simt::counters.bytes_read) / promised;
   const double written = double(simt::counters.bytes_written) / (double(rows) * splits);
   const bool good = ratio < 1.02 && written <= 12 + 8 * CANDIDATES;

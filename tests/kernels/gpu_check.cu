@@ -18,13 +18,23 @@ using namespace nearest_code;
     }                                                                                   \
   } while (0)
 
+// One thread per row, in the order of the CPU kernels.
+__device__ double plain_distance(const float* x, const float* code, int channels) {
+  double lane[8] = {};
+  for (int d = 0; d < channels; d++) {
+    const double e = double(x[d]) - double(code[d]);
+    lane[d % 8] = __dadd_rn(lane[d % 8], __dmul_rn(e, e));
+  }
+  return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+}
+
 __global__ void reference(const float* x, const float* codebook, int64_t rows, int codes, int channels, float* distance,
                           int64_t* index) {
   const int64_t row = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (row >= rows) return;
   Nearest nearest;
   for (int k = 0; k < codes; k++)
-    nearest.take(distance_of(x + row * channels, codebook + int64_t{k} * channels, channels), k);
+    nearest.take(plain_distance(x + row * channels, codebook + int64_t{k} * channels, channels), k);
   distance[row] = static_cast<float>(nearest.distance);
   index[row] = nearest.code == 0x7fffffff ? 0 : nearest.code;
 }

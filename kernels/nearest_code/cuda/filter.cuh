@@ -19,10 +19,11 @@ struct FilterInput {
   const float* centre;
   const float* half;
   const Limits* limits;
+  uint16_t* packed_rows;  // only for rows that stream
   Candidate* list;  // (split, row, CANDIDATES)
   int* count;       // (split, row)
   float* best;      // (split, row)
-  float* margin;    // (row): 2 e
+  float* margin;    // (row): 2 e; written by the filter, unless it streams its rows
 };
 
 // Per row of the block, in shared memory.
@@ -48,30 +49,40 @@ __device__ __forceinline__ float margin_of(float norm2, float residual2, const L
   return 2.02f * e + float64;
 }
 
-// Calls store(row in block, channel, x - m), which returns what the search will use in its place, for all
-// rows of the block; fills the row state. One warp per row.
-template <int ROWS, class Store>
-__device__ __forceinline__ void take_rows(const FilterInput& in, int64_t row0, const RowState& state, float unit,
+// Calls store(channel, x - m), which returns what the search will use in its place, for one row; returns the
+// margin in every lane of the warp that does it. Padding, in rows and channels, is zeros.
+template <class Store>
+__device__ __forceinline__ float take_row(const FilterInput& in, int64_t row, const float* centre, float unit,
                                           int padded, Store store) {
-  const int lane = threadIdx.x % 32;
+  float norm = 0, residual = 0;
+  for (int d = threadIdx.x % 32; d < padded; d += 32) {
+    const bool real = row < in.rows && d < in.channels;
+    const float shifted = real ? read(in.x + row * in.row_stride + d) - centre[d] : 0.0f;
+    const float used = store(d, shifted);
+    norm += used * used;
+    residual += (shifted - used) * (shifted - used);
+  }
+  return margin_of(warp_sum(norm), warp_sum(residual), in.limits, in.channels, unit);
+}
+
+__device__ __forceinline__ void start_row(const FilterInput& in, const RowState& state, int r, int64_t row,
+                                          float margin) {
+  state.best[r] = to_ordered(infinity());
+  state.count[r] = 0;
+  // Below every score: a row past the end finds no candidates.
+  state.margin[r] = row < in.rows ? margin : -infinity();
+}
+
+// Takes all rows of the block, one warp per row. `centre`: room for the centre, which all rows share.
+template <int ROWS, class Store>
+__device__ __forceinline__ void take_rows(const FilterInput& in, int64_t row0, const RowState& state, float* centre,
+                                          float unit, int padded, Store store) {
+  for (int d = threadIdx.x; d < padded; d += THREADS) centre[d] = read(in.centre + d);
+  __syncthreads();
   for (int r = threadIdx.x / 32; r < ROWS; r += THREADS / 32) {
-    const int64_t row = row0 + r;
-    float norm = 0, residual = 0;
-    for (int d = lane; d < padded; d += 32) {
-      const bool real = row < in.rows && d < in.channels;
-      const float shifted = real ? read(in.x + row * in.row_stride + d) - read(in.centre + d) : 0.0f;
-      const float used = store(r, d, shifted);
-      norm += used * used;
-      residual += (shifted - used) * (shifted - used);
-    }
-    norm = warp_sum(norm);
-    residual = warp_sum(residual);
-    if (lane == 0) {
-      state.best[r] = to_ordered(infinity());
-      state.count[r] = 0;
-      // Below every score: a row past the end finds no candidates.
-      state.margin[r] = row < in.rows ? margin_of(norm, residual, in.limits, in.channels, unit) : -infinity();
-    }
+    const float margin =
+        take_row(in, row0 + r, centre, unit, padded, [=](int d, float v) { return store(r, d, v); });
+    if (threadIdx.x % 32 == 0) start_row(in, state, r, row0 + r, margin);
   }
 }
 
@@ -124,7 +135,7 @@ struct Watch {
   }
 };
 
-template <int ROWS>
+template <int ROWS, bool MARGIN>
 __device__ __forceinline__ void finish_rows(const FilterInput& in, int64_t row0, const RowState& state) {
   const int r = threadIdx.x;
   const int64_t row = row0 + r, place = int64_t{blockIdx.y} * in.rows + row;
@@ -132,7 +143,7 @@ __device__ __forceinline__ void finish_rows(const FilterInput& in, int64_t row0,
   const int count = finite(state.margin[r]) ? state.count[r] : OVERFLOWED;
   write(in.count + place, count);
   write(in.best + place, from_ordered(state.best[r]));
-  if (blockIdx.y == 0) write(in.margin + row, state.margin[r]);
+  if (MARGIN && blockIdx.y == 0) write(in.margin + row, state.margin[r]);
 }
 
 // The part of the codebook this block searches, in tiles.

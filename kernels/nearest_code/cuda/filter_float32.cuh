@@ -10,7 +10,7 @@ namespace nearest_code {
 
 template <int DEPTH>
 struct Float32Layout {
-  static constexpr int ROWS = 128, PER_THREAD = 8, GROUPS = 16;
+  static constexpr int ROWS = BLOCK_ROWS, PER_THREAD = 8, GROUPS = 16;
   // Pitches: four floats more than a power of two, so that 8 lanes reading 16 bytes hit all 32 banks.
   static constexpr int ROW_PITCH = FLOAT32_CHANNELS + 4, CODE_PITCH = DEPTH + 4;
   static constexpr int X = 0, CODES = X + ROWS * ROW_PITCH * 4, HALF = CODES + 2 * TILE * CODE_PITCH * 4;
@@ -48,7 +48,8 @@ __global__ void __launch_bounds__(THREADS, 1) filter_float32(FilterInput in, con
 
   if (range.from < range.to) load(0, range.from, true);  // the last splits may be empty
   // Rows are kept negative: the multiply-add then subtracts the product from the half norm.
-  take_rows<L::ROWS>(in, row0, state, UNIT, in.steps * DEPTH, [=](int r, int d, float v) {
+  // The second buffer of codes is free until the first barrier of the loop: the centre waits there.
+  take_rows<L::ROWS>(in, row0, state, codes + TILE * L::CODE_PITCH, UNIT, in.steps * DEPTH, [=](int r, int d, float v) {
     rows[r * L::ROW_PITCH + d] = -v;
     return v;
   });
@@ -113,7 +114,7 @@ __global__ void __launch_bounds__(THREADS, 1) filter_float32(FilterInput in, con
   __syncthreads();  // not for the answer: with everybody's minima known, fewer candidates are kept
   watch.keep(state, row_of, list, in.rows - row0, (range.to - 1) * TILE + tx);
   __syncthreads();
-  finish_rows<L::ROWS>(in, row0, state);
+  finish_rows<L::ROWS, true>(in, row0, state);
 }
 
 }  // namespace nearest_code

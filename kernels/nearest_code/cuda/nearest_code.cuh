@@ -1,5 +1,6 @@
 // The whole search, on a stream and in a workspace of the caller's: nothing is allocated, nothing waits, so
-// it can be captured in a CUDA graph. Four launches: centre, pack, filter, refine.
+// it can be captured in a CUDA graph. Four launches: centre, pack, filter, refine; one
+// more, that packs the rows, for more channels than stay in shared memory.
 #pragma once
 #include "filter_bfloat16.cuh"
 #include "filter_float32.cuh"
@@ -46,19 +47,46 @@ inline bool run_filter(Kernel kernel, const Problem& p, int shared, const Filter
   return true;
 }
 
+template <int DEPTH, bool STREAMED>
+inline bool run_bfloat16(const Problem& p, const FilterInput& in, const void* packed, cudaStream_t stream) {
+  return run_filter(filter_bfloat16<DEPTH, STREAMED>, p, Bfloat16Layout<DEPTH, STREAMED>::bytes(p.steps()), in,
+                    static_cast<const uint16_t*>(packed), stream);
+}
+
+template <int DEPTH>
+inline bool run_float32(const Problem& p, const FilterInput& in, const void* packed, cudaStream_t stream) {
+  return run_filter(filter_float32<DEPTH>, p, Float32Layout<DEPTH>::BYTES, in, static_cast<const float*>(packed),
+                    stream);
+}
+
 inline bool filter(const Problem& p, const FilterInput& in, const void* packed, cudaStream_t stream) {
-  const uint16_t* const bfloat16 = static_cast<const uint16_t*>(packed);
-  const float* const float32 = static_cast<const float*>(packed);
-  const int steps = p.steps();
-  if (p.filter == Filter::Float32 && p.depth() == 8)
-    return run_filter(filter_float32<8>, p, Float32Layout<8>::BYTES, in, float32, stream);
   if (p.filter == Filter::Float32)
-    return run_filter(filter_float32<16>, p, Float32Layout<16>::BYTES, in, float32, stream);
-  if (p.streamed())
-    return run_filter(filter_bfloat16<4, true>, p, Bfloat16Layout<4, true>::bytes(steps), in, bfloat16, stream);
-  if (p.wide())
-    return run_filter(filter_bfloat16<2, false>, p, Bfloat16Layout<2, false>::bytes(steps), in, bfloat16, stream);
-  return run_filter(filter_bfloat16<4, false>, p, Bfloat16Layout<4, false>::bytes(steps), in, bfloat16, stream);
+    return p.depth() == 8 ? run_float32<8>(p, in, packed, stream) : run_float32<16>(p, in, packed, stream);
+  if (p.streamed()) {
+    NEAREST_LAUNCH(pack_rows, dim3(static_cast<unsigned>(p.row_blocks() * (BLOCK_ROWS * 32 / THREADS))),
+                   dim3(THREADS), 0, stream, in, in.packed_rows);
+    return run_bfloat16<64, true>(p, in, packed, stream);
+  }
+  if (p.depth() == 16) return run_bfloat16<16, false>(p, in, packed, stream);
+  if (p.depth() == 32) return run_bfloat16<32, false>(p, in, packed, stream);
+  return run_bfloat16<64, false>(p, in, packed, stream);
+}
+
+// What the filter reads and writes, at its places in the workspace.
+inline FilterInput filter_input(const Problem& p, const float* x, unsigned char* memory) {
+  const Workspace at(p);
+  FilterInput in{};
+  in.x = x, in.rows = p.rows, in.row_stride = p.row_stride;
+  in.channels = p.channels, in.steps = p.steps(), in.tiles = p.tiles(), in.tiles_per_split = p.tiles_per_split();
+  in.centre = reinterpret_cast<const float*>(memory + at.centre);
+  in.half = reinterpret_cast<const float*>(memory + at.half);
+  in.limits = reinterpret_cast<const Limits*>(memory + at.limits);
+  in.packed_rows = reinterpret_cast<uint16_t*>(memory + at.rows);
+  in.list = reinterpret_cast<Candidate*>(memory + at.list);
+  in.count = reinterpret_cast<int*>(memory + at.count);
+  in.best = reinterpret_cast<float*>(memory + at.best);
+  in.margin = reinterpret_cast<float*>(memory + at.margin);
+  return in;
 }
 
 // Squared distances (rows) and indices (rows) of the nearest codes. `memory`: Workspace(p).bytes, aligned to
@@ -68,21 +96,13 @@ inline bool search(const Problem& p, const float* x, const float* codebook, void
                    int64_t* index, cudaStream_t stream) {
   if (p.rows < 0 || p.codes < 1 || p.channels < 1 || p.splits < 1 || p.splits > 65535) return false;
   if (p.filter == Filter::Float32 && p.channels > FLOAT32_CHANNELS) return false;
-  if (p.row_blocks() > 0x7fffffff || p.tiles() > 0x7fffffff / TILE) return false;
+  // Grids and code numbers are 32 bits.
+  if (p.row_blocks() > 0x7fffffff / 32 || p.tiles() > 0x7fffffff / TILE - 1) return false;
   if (p.rows == 0) return true;
   const Workspace at(p);
   unsigned char* const bytes = static_cast<unsigned char*>(memory);
   prepare(p, codebook, at, bytes, stream);
-  FilterInput in{};
-  in.x = x, in.rows = p.rows, in.row_stride = p.row_stride;
-  in.channels = p.channels, in.steps = p.steps(), in.tiles = p.tiles(), in.tiles_per_split = p.tiles_per_split();
-  in.centre = reinterpret_cast<const float*>(bytes + at.centre);
-  in.half = reinterpret_cast<const float*>(bytes + at.half);
-  in.limits = reinterpret_cast<const Limits*>(bytes + at.limits);
-  in.list = reinterpret_cast<Candidate*>(bytes + at.list);
-  in.count = reinterpret_cast<int*>(bytes + at.count);
-  in.best = reinterpret_cast<float*>(bytes + at.best);
-  in.margin = reinterpret_cast<float*>(bytes + at.margin);
+  const FilterInput in = filter_input(p, x, bytes);
   if (!filter(p, in, bytes + at.packed, stream)) return false;
 
   RefineInput judge{};

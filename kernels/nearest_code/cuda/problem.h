@@ -15,7 +15,8 @@ constexpr int MEAN_SAMPLE = 4096;
 // float32 products on the ordinary cores, or bfloat16 products on the tensor cores. The answer is the same.
 enum class Filter { Float32, Bfloat16 };
 constexpr int FLOAT32_CHANNELS = 64;  // the float32 filter takes no more
-constexpr int WIDE = 256, WIDEST = 512;  // channels up to which 128 and 64 rows stay in shared memory
+constexpr int BLOCK_ROWS = 128;
+constexpr int RESIDENT_CHANNELS = 256;  // up to here the rows of a block stay in shared memory as bfloat16
 
 struct Candidate {
   float score;
@@ -35,20 +36,23 @@ struct Problem {
   Filter filter = Filter::Bfloat16;
   int splits = 1;  // parts of the codebook searched by different blocks
 
-  bool wide() const { return filter == Filter::Bfloat16 && channels > WIDE && channels <= WIDEST; }
-  bool streamed() const { return filter == Filter::Bfloat16 && channels > WIDEST; }
-  int block_rows() const { return wide() ? 64 : 128; }
-  int depth() const { return filter == Filter::Bfloat16 ? 32 : channels <= 8 ? 8 : 16; }  // channels per step
+  bool streamed() const { return filter == Filter::Bfloat16 && channels > RESIDENT_CHANNELS; }
+  int depth() const {  // channels per step
+    if (filter == Filter::Float32) return channels <= 8 ? 8 : 16;
+    return channels <= 16 ? 16 : channels <= 32 ? 32 : 64;
+  }
   int steps() const { return static_cast<int>(up(channels, depth())); }
   int tiles() const { return static_cast<int>(up(codes, TILE)); }
   int tiles_per_split() const { return static_cast<int>(up(tiles(), splits)); }
-  int64_t row_blocks() const { return up(rows, block_rows()); }
+  int64_t row_blocks() const { return up(rows, BLOCK_ROWS); }
   int64_t packed_elements() const { return int64_t{tiles()} * TILE * steps() * depth(); }
+  int64_t streamed_elements() const { return streamed() ? row_blocks() * BLOCK_ROWS * steps() * depth() : 0; }
 };
 
-// Offsets in bytes into the one workspace a search needs: O(rows x splits + codes x channels).
+// Offsets in bytes into the one workspace a search needs: O(rows x splits + codes x channels),
+// and half the size of x where rows stream.
 struct Workspace {
-  size_t packed, half, centre, limits, list, count, best, margin, bytes;
+  size_t packed, rows, half, centre, limits, list, count, best, margin, bytes;
 
   explicit Workspace(const Problem& p) {
     size_t at = 0;
@@ -58,6 +62,7 @@ struct Workspace {
       return here;
     };
     packed = take(p.packed_elements() * (p.filter == Filter::Bfloat16 ? 2 : 4));
+    rows = take(p.streamed_elements() * 2);
     half = take(int64_t{p.tiles()} * TILE * 4);
     centre = take(int64_t{p.steps()} * p.depth() * 4);
     limits = take(sizeof(Limits));

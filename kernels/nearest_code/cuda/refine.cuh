@@ -18,14 +18,17 @@ struct RefineInput {
   int64_t* index;
 };
 
-// Differences first: no cancellation. Channels in ascending order with one fused multiply-add each: the same
-// bits wherever this sum is taken, so that equal codes have equal distances.
+constexpr int TOGETHER = 8;  // lanes that measure one code
+
+// sum (x - c)^2 in the order of the CPU kernels, to the last bit: lane d mod 8 takes channel d, products and
+// sums round apart, halves of the lanes are added. All eight lanes return it.
 __device__ __forceinline__ double distance_of(const float* x, const float* code, int channels) {
   double sum = 0;
-  for (int d = 0; d < channels; d++) {
+  for (int d = threadIdx.x % TOGETHER; d < channels; d += TOGETHER) {
     const double difference = double(read(x + d)) - double(read(code + d));
-    sum = fma(difference, difference, sum);
+    sum = __dadd_rn(sum, __dmul_rn(difference, difference));
   }
+  for (int bits = TOGETHER / 2; bits; bits >>= 1) sum = __dadd_rn(sum, __shfl_xor_sync(ALL_LANES, sum, bits));
   return sum;
 }
 
@@ -55,27 +58,30 @@ __global__ void __launch_bounds__(THREADS) refine(RefineInput in) {
     all |= read(in.count + s * in.rows + row) > CANDIDATES;
   }
   Nearest nearest;
+  // Four codes at a time; eight lanes measure each. Past the end code 0 is measured, and not taken.
+  auto judge = [&](int64_t k) {
+    const bool wanted = k < in.codes;
+    const double d = distance_of(x, in.codebook + (wanted ? k : 0) * in.code_stride, in.channels);
+    if (wanted) nearest.take(d, static_cast<int>(k));
+  };
   if (all) {
-    for (int k = lane; k < in.codes; k += 32)
-      nearest.take(distance_of(x, in.codebook + k * in.code_stride, in.channels), k);
+    for (int k = 0; k < in.codes; k += 4) judge(k + lane / TOGETHER);
   } else {
     const float threshold = smallest + read(in.margin + row);
     for (int s = 0; s < in.splits; s++) {
       const int64_t place = s * in.rows + row;
+      const int count = read(in.count + place);
       Candidate mine{infinity(), 0};
-      if (lane < read(in.count + place)) {
+      if (lane < count) {
         mine.score = read(&in.list[place * CANDIDATES + lane].score);
         mine.code = read(&in.list[place * CANDIDATES + lane].code);
       }
-      // Early candidates may have been overtaken since. Of the rest, four at a time: 4 x 8 codes, one per lane.
-      unsigned kept = __ballot_sync(ALL_LANES, mine.score <= threshold && lane < read(in.count + place));
-      while (kept) {
-        unsigned rest = kept;
-        for (int skip = lane / 8; skip > 0; skip--) rest &= rest - 1;
-        kept &= kept - 1, kept &= kept - 1, kept &= kept - 1, kept &= kept - 1;
-        const int owner = rest ? __ffs(rest) - 1 : 0, q = lane % 8, low = q & ((1 << in.shift) - 1);
-        const int k = __shfl_sync(ALL_LANES, mine.code, owner) + (q >> in.shift) * in.stride + low;
-        if (rest && k < in.codes) nearest.take(distance_of(x, in.codebook + k * in.code_stride, in.channels), k);
+      // Early candidates may have been overtaken since. Each of the rest stands for eight codes.
+      unsigned kept = __ballot_sync(ALL_LANES, mine.score <= threshold && lane < count);
+      for (; kept; kept &= kept - 1) {
+        const int first = __shfl_sync(ALL_LANES, mine.code, __ffs(kept) - 1);
+        for (int q = lane / TOGETHER; q < 8; q += 4)
+          judge(first + (q >> in.shift) * in.stride + (q & ((1 << in.shift) - 1)));
       }
     }
   }
