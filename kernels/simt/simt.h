@@ -1,6 +1,6 @@
 // Runs CUDA kernels on a CPU, to test them where there is no GPU.
 //
-// Every thread of a block is a fiber (ucontext) of one OS thread, and a scheduler decides which runs.
+// Every thread of a block is a fiber of one OS thread, and a scheduler decides which runs.
 // The point is to be unkind: a kernel that leans on luck must fail here.
 //   * Schedules: in lockstep, at random, or greedily warp by warp (a warp runs until the next block
 //     barrier before any other warp starts). A missing barrier shows under one of them.
@@ -12,8 +12,6 @@
 //     different operations, and copies nobody waited for are errors.
 // Not here: memory fences between blocks, wgmma, TMA, clusters. Blocks run one after the other.
 #pragma once
-#include <ucontext.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -28,6 +26,12 @@
 #include <stdexcept>
 #include <string>
 #include <vector>
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
 
 #define __global__
 #define __device__
@@ -67,9 +71,40 @@ struct Counters {  // of everything launched since the caller last cleared them
 inline Settings settings;
 inline Counters counters;
 
+// ---- fibers
+constexpr size_t STACK = 128 * 1024;  // AddressSanitizer's frames are large
+#if defined(__x86_64__)
+// swapcontext asks the kernel for the signal mask each time, which would be most of a test's time.
+struct Context {
+  void* stack = nullptr;
+};
+extern "C" void simt_switch(void** from, void* to);
+asm(".text\n.weak simt_switch\nsimt_switch:\n"
+    "pushq %rbp\npushq %rbx\npushq %r12\npushq %r13\npushq %r14\npushq %r15\n"
+    "movq %rsp, (%rdi)\nmovq %rsi, %rsp\n"
+    "popq %r15\npopq %r14\npopq %r13\npopq %r12\npopq %rbx\npopq %rbp\nret\n");
+inline void change(Context& from, Context& to) { simt_switch(&from.stack, to.stack); }
+inline void prepare(Context& context, char* memory, void (*entry)()) {
+  uintptr_t top = (reinterpret_cast<uintptr_t>(memory) + STACK) & ~uintptr_t{15};
+  void** const p = reinterpret_cast<void**>(top) - 8;  // six registers, where to go, no way back
+  std::fill(p, p + 8, nullptr);
+  p[6] = reinterpret_cast<void*>(entry);
+  context.stack = p;
+}
+#else
+using Context = ucontext_t;
+inline void change(Context& from, Context& to) { swapcontext(&from, &to); }
+inline void prepare(Context& context, char* memory, void (*entry)()) {
+  getcontext(&context);
+  context.uc_stack.ss_sp = memory;
+  context.uc_stack.ss_size = STACK;
+  context.uc_link = nullptr;
+  makecontext(&context, entry, 0);
+}
+#endif
+
 enum class State { Ready, AtBarrier, AtWarp, Done };
 constexpr int WARP = 32, WORDS = 8;
-constexpr size_t STACK = 128 * 1024;  // AddressSanitizer's frames are large
 
 struct Copy {
   void* to;
@@ -77,7 +112,7 @@ struct Copy {
   int group;
 };
 struct Fiber {
-  ucontext_t context;
+  Context context;
   dim3 index;
   int lane = 0, warp = 0, group = 0, turn = 0;
   State state = State::Ready;
@@ -96,7 +131,7 @@ struct Freed {
 using Memory = std::unique_ptr<char, Freed>;
 
 struct Block {
-  ucontext_t scheduler;
+  Context scheduler;
   std::vector<Fiber> fibers;
   std::vector<Exchange> warps;
   dim3 index, size, grid;
@@ -118,7 +153,7 @@ inline Memory poisoned(size_t bytes) {
 
 inline void pause(State state) {
   self->state = state;
-  swapcontext(&self->context, &block->scheduler);
+  change(self->context, block->scheduler);
 }
 
 // An exception cannot leave a fiber: the scheduler throws it instead.
@@ -134,14 +169,13 @@ inline void enter() {
 }
 
 inline void start(Fiber& fiber) {
-  getcontext(&fiber.context);
-  fiber.context.uc_stack.ss_sp = fiber.stack.get();
-  fiber.context.uc_stack.ss_size = STACK;
-  fiber.context.uc_link = &block->scheduler;
+#if defined(__SANITIZE_ADDRESS__)  // the last kernel's frames were left, not returned from
+  __asan_unpoison_memory_region(fiber.stack.get(), STACK);
+#endif
+  prepare(fiber.context, fiber.stack.get(), enter);
   fiber.state = State::Ready;
   fiber.copies.clear();
   fiber.group = fiber.turn = 0;
-  makecontext(&fiber.context, enter, 0);
 }
 
 struct Scheduler {
@@ -159,7 +193,7 @@ struct Scheduler {
     Fiber& fiber = b.fibers[thread];
     if (fiber.state != State::Ready) return false;
     self = &fiber;
-    swapcontext(&b.scheduler, &fiber.context);
+    change(b.scheduler, fiber.context);
     if (!b.error.empty()) throw std::runtime_error("simt: " + b.error);
     return true;
   }

@@ -37,8 +37,8 @@ BUGS = {
     "bfloat16: one buffer of half norms": ("filter_bfloat16.cuh", "tile % 2 * TILE", "0 * TILE"),
     "streamed rows: first buffer only": (
         "filter_bfloat16.cuh",
-        "buffer * L::ROWS * L::",
-        "0 * L::",
+        "(STREAMED ? buffer : step) * L::STEP",
+        "(STREAMED ? 0 : step) * L::STEP",
     ),
     "bfloat16: wrong fragment": ("filter_bfloat16.cuh", "j % 2 * 2 + 1]", "j % 2 * 2]"),
     "bfloat16: wrong row of a result": (
@@ -69,8 +69,33 @@ BUGS = {
     "one row too many": ("filter.cuh", "row < in.rows && d < in", "row <= in.rows && d < in"),
     "one channel too many": ("filter.cuh", "d < in.channels;", "d <= in.channels;"),
     "last split past the end": ("filter.cuh", "if (to > in.tiles) to = in.tiles;", ""),
-    "codes of the padding judged": ("refine.cuh", "if (rest && k < in.codes)", "if (rest)"),
-    "only one candidate of four": ("refine.cuh", "int skip = lane / 8;", "int skip = 0;"),
+    "codes of the padding judged": (
+        "refine.cuh",
+        "bool wanted = k < in.codes",
+        "bool wanted = true",
+    ),
+    "half of a candidate's codes": ("refine.cuh", "q < 8; q += 4", "q < 4; q += 4"),
+    "distance from half of the lanes": ("refine.cuh", "bits = TOGETHER / 2", "bits = TOGETHER / 4"),
+    "kept rows: first step only": (
+        "filter_bfloat16.cuh",
+        "(STREAMED ? buffer : step) * L::STEP",
+        "(STREAMED ? buffer : 0) * L::STEP",
+    ),
+    "bfloat16: copies not swizzled": (
+        "filter_bfloat16.cuh",
+        "L::place(thread / L::PIECES, thread % L::PIECES)",
+        "thread * 8",
+    ),
+    "bfloat16: centre where codes land": (
+        "filter_bfloat16.cuh",
+        "<float*>(codes + L::STEP)",
+        "<float*>(codes)",
+    ),
+    "rows taken before the centre is there": (
+        "filter.cuh",
+        "__syncthreads();\n  for (int r",
+        "for (int r",
+    ),
 }
 
 

@@ -15,11 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ARCHES = ("80", "86", "89", "90", "100", "120")
 THREADS, LIMIT_KIB = 256, 99
-PAIRS = {
-    "float32": 64,
-    "bfloat16<4": 64,
-    "bfloat16<2": 32,
-}  # (row, code) pairs a thread scores per tile
+PAIRS = 64  # (row, code) pairs that a thread scores per tile
 Instruction = tuple[int, str]
 
 
@@ -174,36 +170,24 @@ def hot(code: list[Instruction], kind: str) -> list[list[Instruction]]:
 
 
 def mix(name: str, code: list[Instruction]) -> str:
-    """Return the table row of one kernel: a step in the middle of a tile, and the end of a tile."""
-    step: Counter[str] = Counter()
-    first: Counter[str] = Counter()
-    end: Counter[str] = Counter()
+    """Return the table row of one kernel.
+
+    A kernel has one block of products for the first step of a tile, which starts the sums, and a leaner one
+    for the other steps; those for few channels have one step per tile only, in one block with the minima.
+    """
     math = "FFMA" if "float32" in name else "HMMA"
-    seen_math = 0
-    for block in hot(code, math):
-        count = Counter(operation(text) for _, text in block)
-        if count["FMNMX"] > 8:
-            end += count
-        elif count[math] > 8:
-            seen_math += 1
-            wide = (
-                "LDS" in count
-                or count["MOV"] + count["IMAD"] > 20
-                or (math == "FFMA" and seen_math > 1)
-            )
-            if wide and not first:
-                first = count
-            else:
-                step += count
-        else:
-            step += count
-    total, loads = step.total(), step["LDS.128"] if math == "FFMA" else step["LDSM"]
-    pairs = next(p for key, p in PAIRS.items() if key in name)
-    extra = end.total() + max(0, first.total() - first[math] - loads)
+    counts = [Counter(operation(text) for _, text in block) for block in hot(code, math)]
+    products = sorted((c for c in counts if c[math] > 8), key=Counter.total)
+    rest = sum((c for c in counts if c[math] <= 8), Counter())
+    lean = products[0] + rest
+    minima = lean["FMNMX"] + lean["FSETP"]
+    step, load = lean.total() - minima, lean["LDS.128" if math == "FFMA" else "LDSM"]
+    tile = products[-1] + rest
+    other = tile.total() - tile[math] - tile["LDS.128" if math == "FFMA" else "LDSM"]
     local = sum(operation(text) in ("LDL", "STL") for _, text in code)
     return (
-        f"| `{name}` | {total} | {step[math]} | {loads} | {step['LDGSTS.128']} | {step[math] / total:.2f} "
-        f"| {step[math] / max(1, loads):.1f} | {end.total() / pairs:.2f} | {extra / pairs:.2f} | {local} |"
+        f"| `{name}` | {step} | {lean[math]} | {load} | {lean['LDGSTS.128']} | {lean[math] / step:.2f} "
+        f"| {lean[math] / load:.1f} | {minima / PAIRS:.2f} | {other / PAIRS:.2f} | {local} |"
     )
 
 
@@ -235,12 +219,12 @@ def main() -> None:
                 "",
                 f"## Instructions, sm_{arch}",
                 "",
-                "Per thread and step; the rare path is left out.",
+                "Per thread and step, minima apart; the path of a tile with candidates is left out.",
                 "",
             ]
             lines += [
                 "| kernel | step | FFMA or HMMA | LDS.128 or LDSM | LDGSTS.128 | share | math per load "
-                "| end of tile per (row, code) | with start of sums | LDL, STL |",
+                "| minima per (row, code) | all but math and loads, one-step tile | LDL, STL |",
                 "|---|---|---|---|---|---|---|---|---|---|",
             ]
             lines += [

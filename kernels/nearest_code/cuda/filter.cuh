@@ -37,9 +37,16 @@ struct RowState {
       : best(reinterpret_cast<int*>(shared)), count(best + rows), margin(reinterpret_cast<float*>(count + rows)) {}
 };
 
-__device__ __forceinline__ float margin_of(float norm2, float residual2, const Limits* limits, int channels,
-                                           float unit) {
-  const float C = __uint_as_float(read(&limits->norm)), R = __uint_as_float(read(&limits->residual));
+// Largest norm and rounding error of a code.
+struct Largest {
+  float norm, residual;
+};
+__device__ __forceinline__ Largest largest(const Limits* limits) {
+  return Largest{__uint_as_float(read(&limits->norm)), __uint_as_float(read(&limits->residual))};
+}
+
+__device__ __forceinline__ float margin_of(float norm2, float residual2, Largest codes, int channels, float unit) {
+  const float C = codes.norm, R = codes.residual;
   const float lost = channels * 1e-22f;  // squares too small for float32 still count for the norms
   const float norm = sqrtf(norm2) * 1.01f + lost;  // 1.01: these sums are rounded themselves
   const float residual = sqrtf(residual2) * 1.01f + norm * 1.2e-7f + lost;  // x - m is rounded, too
@@ -49,11 +56,11 @@ __device__ __forceinline__ float margin_of(float norm2, float residual2, const L
   return 2.02f * e + float64;
 }
 
-// Calls store(channel, x - m), which returns what the search will use in its place, for one row; returns the
-// margin in every lane of the warp that does it. Padding, in rows and channels, is zeros.
+// Calls store(channel, x - m), which returns what the search will use in its place, for one row, by one warp.
+// Adds up squares of what will be used and of what rounding took. Padding, in rows and channels, is zeros.
 template <class Store>
-__device__ __forceinline__ float take_row(const FilterInput& in, int64_t row, const float* centre, float unit,
-                                          int padded, Store store) {
+__device__ __forceinline__ float2 take_row(const FilterInput& in, int64_t row, const float* centre, int padded,
+                                           Store store) {
   float norm = 0, residual = 0;
   for (int d = threadIdx.x % 32; d < padded; d += 32) {
     const bool real = row < in.rows && d < in.channels;
@@ -62,7 +69,7 @@ __device__ __forceinline__ float take_row(const FilterInput& in, int64_t row, co
     norm += used * used;
     residual += (shifted - used) * (shifted - used);
   }
-  return margin_of(warp_sum(norm), warp_sum(residual), in.limits, in.channels, unit);
+  return float2{warp_sum(norm), warp_sum(residual)};
 }
 
 __device__ __forceinline__ void start_row(const FilterInput& in, const RowState& state, int r, int64_t row,
@@ -77,12 +84,14 @@ __device__ __forceinline__ void start_row(const FilterInput& in, const RowState&
 template <int ROWS, class Store>
 __device__ __forceinline__ void take_rows(const FilterInput& in, int64_t row0, const RowState& state, float* centre,
                                           float unit, int padded, Store store) {
+  const bool first_lane = threadIdx.x % 32 == 0;
+  Largest codes{0, 0};
+  if (first_lane) codes = largest(in.limits);
   for (int d = threadIdx.x; d < padded; d += THREADS) centre[d] = read(in.centre + d);
   __syncthreads();
   for (int r = threadIdx.x / 32; r < ROWS; r += THREADS / 32) {
-    const float margin =
-        take_row(in, row0 + r, centre, unit, padded, [=](int d, float v) { return store(r, d, v); });
-    if (threadIdx.x % 32 == 0) start_row(in, state, r, row0 + r, margin);
+    const float2 sums = take_row(in, row0 + r, centre, padded, [=](int d, float v) { return store(r, d, v); });
+    if (first_lane) start_row(in, state, r, row0 + r, margin_of(sums.x, sums.y, codes, in.channels, unit));
   }
 }
 
@@ -125,7 +134,8 @@ struct Watch {
 #pragma unroll
     for (int i = 0; i < ROWS; i++) {
       const int r = row_of(i);
-      threshold[i] = from_ordered(state.best[r]) + state.margin[r];
+      // Read by an atomic: fast warps may already lower it for the next tile, which only helps.
+      threshold[i] = from_ordered(atomicMin(state.best + r, 0x7fffffff)) + state.margin[r];
       if (!(smallest[i] <= threshold[i]) || r >= rows_left) continue;
       const int place = atomicAdd(state.count + r, 1);
       if (place >= CANDIDATES) continue;

@@ -39,13 +39,14 @@ __global__ void __launch_bounds__(THREADS) pack_rows(FilterInput in, uint16_t* _
   constexpr int DEPTH = 64;
   const int64_t row = (int64_t{blockIdx.x} * THREADS + threadIdx.x) / 32;
   const int64_t block = row / BLOCK_ROWS, inside = row % BLOCK_ROWS;
-  const float margin = take_row(in, row, in.centre, TENSOR_UNIT, in.steps * DEPTH, [=](int d, float v) {
+  const float2 sums = take_row(in, row, in.centre, in.steps * DEPTH, [=](int d, float v) {
     uint16_t stored;
     const float used = negated(&stored, v);
     write(packed + ((block * in.steps + d / DEPTH) * BLOCK_ROWS + inside) * DEPTH + d % DEPTH, stored);
     return used;
   });
-  if (threadIdx.x % 32 == 0 && row < in.rows) write(in.margin + row, margin);
+  if (threadIdx.x % 32 == 0 && row < in.rows)
+    write(in.margin + row, margin_of(sums.x, sums.y, largest(in.limits), in.channels, TENSOR_UNIT));
 }
 
 template <int DEPTH, bool STREAMED>
