@@ -1,11 +1,14 @@
-// What the binding calls: no CUDA header, no torch header. `stream` is a cudaStream_t.
+// What the binding calls: no CUDA header, no torch header. `stream` is a cudaStream_t; the caller has set its
+// device. Both return null when the launches were accepted, else the reason.
 #pragma once
 #include "problem.h"
 
 namespace nearest_code {
 
-// Null when the launches were accepted, else the reason. The caller has set the device of the stream.
 const char* launch(const Problem& problem, const float* x, const float* codebook, void* workspace, float* distance,
                    int64_t* index, void* stream);
+const char* launch(const Stats& stats, void* stream);
+
+int multiprocessors();  // of the current device
 
 }  // namespace nearest_code

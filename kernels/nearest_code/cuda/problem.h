@@ -74,6 +74,17 @@ struct Workspace {
   }
 };
 
+// Rows per code and their sums.
+struct Stats {
+  const float* x = nullptr;
+  int64_t rows = 0, row_stride = 0, channels = 0, codes = 0;
+  const int64_t* sorted = nullptr;  // (rows) codes, ascending
+  const int64_t* order = nullptr;   // (rows) where each of them was; ascending for equal codes
+  int64_t* start = nullptr;         // (codes + 1) workspace
+  float* counts = nullptr;          // (codes)
+  float* sums = nullptr;            // (codes, channels)
+};
+
 // Few rows do not fill the machine: split the codebook until there are two blocks per multiprocessor.
 // The answer does not depend on the number of splits.
 inline int choose_splits(Problem p, int multiprocessors) {
