@@ -20,16 +20,17 @@ LEVELS = {
     "types": 0, "errors": 0, "files": 0,
     "functional": 1, "ops": 1, "bitstream": 1,
     "quantizers": 2, "backbones": 2, "discriminators": 2, "losses": 2, "metrics": 2, "data": 2,
-    "registry": 3, "configs": 3, "tokenizer": 3,
+    "registry": 3, "configs": 3, "tokenizer": 3, "allocation": 3,
     "hub": 4, "evaluation": 4, "codecs": 4, "protocol": 4, "results": 4, "viz": 4, "training": 4,
     "matrix": 4, "demo": 4, "report": 4, "baselines": 4, "evaluation_run": 4, "page": 4,
-    "doctor": 4,
+    "doctor": 4, "posttraining": 4, "published": 4,
     "cli": 5, "__init__": 5,
 }  # fmt: skip
 SIDEWAYS = {  # imports between rooms of one level, each for a reason
-    ("registry", "configs"), ("tokenizer", "registry"), ("ops", "functional"),
-    ("functional", "ops"),
+    ("registry", "configs"), ("tokenizer", "registry"), ("tokenizer", "allocation"),
+    ("ops", "functional"), ("functional", "ops"),
 }  # fmt: skip
+CONTINUOUS = {"gaussian"}  # heads without codes
 OWNERS = {  # slow packages and the only places that may import them
     "lightning": {"training"},
     "hydra": {"training/run.py"},
@@ -120,7 +121,8 @@ def test_encoders_and_decoders_come_in_pairs():
 @pytest.mark.parametrize("name", config_names("quantizer"))
 def test_every_quantizer_config_builds_with_the_tiny_backbone(name):
     config = {**read_config("backbone", "tiny_cnn2d"), "quantizer": read_config("quantizer", name)}
-    assert Tokenizer.from_config(config).quantizer.bits_per_position > 0
+    head = Tokenizer.from_config(config).quantizer
+    assert head.bits_per_position > 0 or config["quantizer"]["name"] in CONTINUOUS
 
 
 def test_every_head_has_a_config():

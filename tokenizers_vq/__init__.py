@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from tokenizers_vq.hub import list_pretrained as list  # noqa: F401 (kept out of `import *`)
     from tokenizers_vq.hub import load, push
+    from tokenizers_vq.posttraining import fit
+    from tokenizers_vq.published import from_published
     from tokenizers_vq.tokenizer import Tokenizer
     from tokenizers_vq.types import Codes, Quantized, Reconstruction, SignalSpec
 
@@ -24,6 +26,8 @@ __all__ = [
     "Reconstruction",
     "SignalSpec",
     "Tokenizer",
+    "fit",
+    "from_published",
     "load",
     "push",
 ]
@@ -34,6 +38,8 @@ _WHERE = {
     "Reconstruction": "tokenizers_vq.types:Reconstruction",
     "SignalSpec": "tokenizers_vq.types:SignalSpec",
     "Tokenizer": "tokenizers_vq.tokenizer:Tokenizer",
+    "fit": "tokenizers_vq.posttraining:fit",
+    "from_published": "tokenizers_vq.published:from_published",
     "list": "tokenizers_vq.hub:list_pretrained",
     "load": "tokenizers_vq.hub:load",
     "push": "tokenizers_vq.hub:push",

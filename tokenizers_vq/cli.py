@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from tokenizers_vq.errors import (
@@ -130,6 +131,13 @@ def doctor(arguments: argparse.Namespace) -> None:
     main_from_args(arguments)
 
 
+def fit(arguments: argparse.Namespace) -> None:
+    """Put a head that is fitted to latents, not trained, into a trained tokenizer."""
+    from tokenizers_vq.posttraining import main_from_args
+
+    main_from_args(arguments)
+
+
 def matrix(arguments: argparse.Namespace) -> None:
     """Train every head on every tiny backbone for a small budget; write a table and a picture."""
     from tokenizers_vq.matrix import run_matrix
@@ -171,16 +179,14 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     command("train", train)
     sub = command("demo", demo)
     sub.add_argument("-o", "--out", type=Path, default=Path("outputs/demo"))
-    sub = command("eval", evaluate)
-    if "eval" in words:  # its module imports torch, which `tvq list` need not wait for
-        from tokenizers_vq.evaluation import add_arguments
-
-        add_arguments(sub)
-    sub = command("doctor", doctor)
-    if "doctor" in words:
-        from tokenizers_vq.doctor.diagnosis import add_arguments as add_doctor_arguments
-
-        add_doctor_arguments(sub)
+    for name, run, module in (
+        ("eval", evaluate, "evaluation"),
+        ("doctor", doctor, "doctor.diagnosis"),
+        ("fit", fit, "posttraining"),
+    ):
+        sub = command(name, run)
+        if name in words:  # these modules import torch, which `tvq list` need not wait for
+            import_module(f"tokenizers_vq.{module}").add_arguments(sub)
     sub = command("matrix", matrix)
     sub.add_argument("--backbones", nargs="+", default=None, metavar="NAME")
     sub.add_argument("--quantizers", nargs="+", default=None, metavar="NAME")

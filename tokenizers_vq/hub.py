@@ -27,6 +27,7 @@ from tokenizers_vq.bitstream import CountPrior
 from tokenizers_vq.errors import CheckpointError
 from tokenizers_vq.files import write_atomically
 from tokenizers_vq.functional.index_map import IndexMaps
+from tokenizers_vq.quantizers.record import is_record
 from tokenizers_vq.registry import build
 from tokenizers_vq.tokenizer import PARTS, Tokenizer
 
@@ -255,8 +256,12 @@ def _fill(module: nn.Module, data: bytes, path: Path) -> None:
     except SafetensorError as error:
         raise CheckpointError(f"load: {path} is not a safetensors file ({error}).") from error
     own = module.state_dict()
+    own = {key: value for key, value in own.items() if key in state or not is_record(key)}
     missing, unexpected = sorted(set(own) - set(state)), sorted(set(state) - set(own))
-    shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
+    shapes = [
+        key for key in own if key in state and own[key].shape != state[key].shape
+        and not is_record(key)  # load_state_dict says what differs
+    ]  # fmt: skip
     if missing or unexpected or shapes:
         first = (missing + unexpected + shapes)[0]
         raise CheckpointError(

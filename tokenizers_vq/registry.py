@@ -19,6 +19,7 @@ QUANTIZERS = {
     "factorized": "tokenizers_vq.quantizers.factorized:FactorizedVQ",
     "fsp": "tokenizers_vq.quantizers.fsp:FSP",
     "fsq": "tokenizers_vq.quantizers.fsq:FSQ",
+    "gaussian": "tokenizers_vq.quantizers.gaussian:Gaussian",
     "grouped": "tokenizers_vq.quantizers.grouped:Grouped",
     "gumbel": "tokenizers_vq.quantizers.gumbel:Gumbel",
     "ibq": "tokenizers_vq.quantizers.ibq:IBQ",
@@ -40,8 +41,20 @@ QUANTIZERS = {
     "token_bridge": "tokenizers_vq.quantizers.token_bridge:TokenBridge",
     "vq": "tokenizers_vq.quantizers.vq:VectorQuantizer",
 }
-ENCODERS = {"cnn2d": "tokenizers_vq.backbones.cnn2d:CNN2dEncoder"}
-DECODERS = {"cnn2d": "tokenizers_vq.backbones.cnn2d:CNN2dDecoder"}
+ENCODERS = {
+    "alit": "tokenizers_vq.backbones.alit:ALITEncoder",
+    "cnn2d": "tokenizers_vq.backbones.cnn2d:CNN2dEncoder",
+    "fqgan": "tokenizers_vq.backbones.fqgan:FQGANEncoder",
+    "karl": "tokenizers_vq.backbones.karl:KARLEncoder",
+    "vit2d": "tokenizers_vq.backbones.vit2d:ViT2dEncoder",
+}
+DECODERS = {
+    "alit": "tokenizers_vq.backbones.alit:ALITDecoder",
+    "cnn2d": "tokenizers_vq.backbones.cnn2d:CNN2dDecoder",
+    "fqgan": "tokenizers_vq.backbones.fqgan:FQGANDecoder",
+    "karl": "tokenizers_vq.backbones.karl:KARLDecoder",
+    "vit2d": "tokenizers_vq.backbones.vit2d:ViT2dDecoder",
+}
 METRICS = {
     "codebook": "tokenizers_vq.metrics.codebook:Codebook",
     "fidelity": "tokenizers_vq.metrics.fidelity:Fidelity",
@@ -49,6 +62,8 @@ METRICS = {
     "similarity": "tokenizers_vq.metrics.similarity:Similarity",
 }
 DISCRIMINATORS = {"patchgan": "tokenizers_vq.discriminators.patchgan:PatchGAN"}
+# what a training step runs in place of the plain forward of the tokenizer; never published
+TRAINING_PASSES = {"plain": "tokenizers_vq.training.passes:Plain"}
 
 TABLES = {
     "quantizer": QUANTIZERS,
@@ -56,6 +71,7 @@ TABLES = {
     "decoder": DECODERS,
     "metric": METRICS,
     "discriminator": DISCRIMINATORS,
+    "training_pass": TRAINING_PASSES,
 }
 
 

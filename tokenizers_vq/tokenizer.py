@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
-from tokenizers_vq.backbones.base import Decoder, Encoder
+from tokenizers_vq import allocation
+from tokenizers_vq.backbones.base import Decoder, Encoder, TokenDecoder
 from tokenizers_vq.bitstream import CountPrior, from_bytes, to_bytes
 from tokenizers_vq.errors import ConfigError, ShapeError, check_indices, check_shape
 from tokenizers_vq.functional.framing import crop, pad_to_stride
@@ -103,6 +104,11 @@ class Tokenizer(nn.Module):
         return self.encoder.stride
 
     @property
+    def decode_options(self) -> Mapping[str, str]:
+        """The further arguments of ``decode``, with one sentence each."""
+        return self.decoder.options
+
+    @property
     def sha256(self) -> str:
         """Hex digest of the weights: of the file they came from, else of what they are now."""
         if self.file_sha256 is not None:
@@ -123,30 +129,49 @@ class Tokenizer(nn.Module):
         """
         z = self.encoder(pad_to_stride(x, self.stride))  # (B, *grid, D)
         quantized = self.quantizer(z)
-        x_hat = crop(self._decoded(quantized.z_q), tuple(x.shape[2:]))
+        x_hat = crop(self.decoder(quantized.z_q.contiguous()), tuple(x.shape[2:]))
         return Reconstruction(x_hat, z, quantized)
 
     @torch.no_grad()
-    def encode(self, x: Tensor) -> Codes:
+    def encode(
+        self, x: Tensor, num_tokens: int | None = None, *, target_error: float | None = None
+    ) -> Codes:
         """Turn signals into integers.
 
         Args:
             x: ``(B, C, *S)``, float in the signal's range, or uint8 for 0..255.
+            num_tokens: how many tokens, for encoders to a sequence; None for all. The decoder does
+                not run.
+            target_error: as few tokens per item as give this mean absolute error, in units of the
+                signal's range (0..1). Missing tokens have index -1. Encoders that were trained to
+                choose need one pass; for others each number of tokens is decoded and measured.
 
         Returns:
             Codes with indices ``(B, *grid, K)`` int64 and what ``decode`` needs for the exact size.
 
         Raises:
-            ShapeError: wrong rank or channels, an empty axis, or values outside the range.
+            ShapeError: wrong rank, channels or size, an empty axis, values outside the range, or
+                no such number of tokens.
+            ConfigError: ``num_tokens`` or ``target_error`` for an encoder to one grid, or both.
         """
         x = self._check_signal(x)
-        indices = self.quantizer.encode(self.encoder(pad_to_stride(x, self.stride)))
+        framed = pad_to_stride(x, self.stride)
+        if num_tokens is None and target_error is None:
+            indices = self.quantizer.encode(self.encoder(framed))
+        else:
+            indices = allocation.encode(self, framed, num_tokens, target_error)
         sizes = self.quantizer.codebook_sizes
         return Codes(indices.contiguous(), tuple(x.shape[2:]), sizes, self.model_id)
 
     @torch.no_grad()
     def decode(
-        self, codes: Codes | Tensor, num_codebooks: int | None = None, *, raw: bool = False
+        self,
+        codes: Codes | Tensor,
+        num_codebooks: int | None = None,
+        *,
+        num_tokens: int | None = None,
+        raw: bool = False,
+        **options: Any,
     ) -> Tensor:
         """Turn integers back into signals.
 
@@ -155,20 +180,29 @@ class Tokenizer(nn.Module):
                 indices ``(B, *grid, K)`` int64 of this one.
             num_codebooks: decode only the first codebooks of a residual head, or the first scales
                 of a multi-scale one.
+            num_tokens: decode only the first tokens of a sequence, where the decoder was trained
+                for that.
             raw: do not clamp to the signal's range.
+            **options: further arguments of the decoder, see ``decode_options``.
 
         Returns:
             ``(B, C, *S)`` of exactly the size that was encoded.
 
         Raises:
-            ShapeError: indices of another rank, dtype or range, or a head without prefixes.
+            ShapeError: indices of another rank, dtype or range, a head without prefixes, or no
+                such number of tokens.
+            ConfigError: the decoder has no such option.
         """
+        self._check_options(options)
         indices, shape = self._check_codes(codes)
+        if num_tokens is not None:
+            indices = allocation.prefix(self, indices, num_tokens)
         grid = self.encoder.grid(shape)
+        if self.encoder.latent_axes != self.signal.axes:
+            grid = tuple(indices.shape[1:-1])
         if num_codebooks is not None:
             indices = self._prefix(indices, num_codebooks, grid)
-        z_q = self.quantizer.decode(indices, grid)
-        x_hat = crop(self._decoded(z_q), shape)
+        x_hat = crop(self._decoded(indices, grid, options), shape)
         low, high = self.signal.value_range
         return x_hat if raw else x_hat.clamp(low, high)
 
@@ -203,10 +237,26 @@ class Tokenizer(nn.Module):
 
         return save(self, folder, **options)
 
-    def _decoded(self, z_q: Tensor) -> Tensor:
+    def _decoded(
+        self, indices: Tensor, grid: tuple[int, ...], options: Mapping[str, Any]
+    ) -> Tensor:
         # one memory layout, so that the same codes give the same bits wherever they come from
-        x_hat: Tensor = self.decoder(z_q.contiguous())
+        z_q = self.quantizer.decode(indices, grid).contiguous()
+        missing = (indices < 0).all(-1)
+        mask = {"mask": ~missing} if bool(missing.any()) else {}
+        if not isinstance(self.decoder, TokenDecoder):
+            mask = {}
+        x_hat: Tensor = self.decoder(z_q, **mask, **options)
         return x_hat
+
+    def _check_options(self, options: Mapping[str, Any]) -> None:
+        for option in options:
+            if option not in self.decode_options:
+                known = ", ".join(self.decode_options) or "none"
+                raise ConfigError(
+                    f"decode: expected decoder options of {known}; got {option!r}. "
+                    "See tokenizer.decode_options."
+                )
 
     def _prefix(self, indices: Tensor, count: int, grid: tuple[int, ...]) -> Tensor:
         head, total = self.quantizer, self.quantizer.num_codebooks
@@ -261,9 +311,8 @@ class Tokenizer(nn.Module):
         else:
             check_shape(codes, "B *grid K", "decode", "Pass Codes, or int64 indices as a tensor.")
             indices = codes
-            grid = self.quantizer.latent_grid(tuple(codes.shape[1:-1]))
-            shape = tuple(n * s for n, s in zip(grid, self.stride, strict=False))
-        axes = len(self.quantizer.index_grid((1,) * self.signal.axes))
+            shape = self.encoder.size or self._shape_of(tuple(codes.shape[1:-1]))
+        axes = len(self.quantizer.index_grid((1,) * self.encoder.latent_axes))
         if indices.ndim != axes + 2:
             raise ShapeError(
                 f"decode: expected indices of shape (B, *grid, {len(sizes)}) with "
@@ -271,12 +320,19 @@ class Tokenizer(nn.Module):
             )
         check_indices(indices, sizes, "decode")
         expected = self.quantizer.index_grid(self.encoder.grid(shape))
+        if isinstance(self.decoder, TokenDecoder) and indices.shape[1] in self.decoder.counts:
+            expected = tuple(indices.shape[1:-1])
         if expected != tuple(indices.shape[1:-1]):
             raise ShapeError(
                 f"decode: expected a grid of {expected} for a signal of {shape}; "
                 f"got {tuple(indices.shape[1:-1])}. Codes keep the shape that was encoded."
             )
         return indices.to(self._device), shape
+
+    def _shape_of(self, index_grid: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the samples per axis of the signal whose indices fill ``index_grid``."""
+        grid = self.quantizer.latent_grid(index_grid)
+        return tuple(n * s for n, s in zip(grid, self.stride, strict=False))
 
     @property
     def _dtype(self) -> torch.dtype:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -33,14 +33,20 @@ class Reconstruction:
     """What ``Tokenizer.forward`` returns.
 
     Attributes:
-        x_hat: the decoded signal, of the input's shape, not clamped.
+        x_hat: the decoded signal, of the input's shape, not clamped. A training pass that decodes
+            nothing may leave it empty.
         z: ``(B, *grid, D)``, the encoder's output.
         quantized: what the quantizer made of ``z``.
+        terms: further loss terms of the model, unweighted ``()`` tensors, by the names that follow
+            ``model/`` in the weights of an objective.
+        target: the signal that ``x_hat`` should be; None for the input.
     """
 
     x_hat: Tensor
     z: Tensor
     quantized: Quantized
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    target: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,5 @@ struct Isa {
 
 #include "search.h"
 
-namespace tokenizers_vq {
-void search_avx2(const Search& task) { Searcher<Float32>(task).run(); }
-}  // namespace tokenizers_vq
+TOKENIZERS_VQ_DEFINE_KERNEL(avx2, Float32)
 #endif

@@ -4,7 +4,5 @@
 #include "avx512.h"
 #include "search.h"
 
-namespace tokenizers_vq {
-void search_avx512(const Search& task) { Searcher<Float32>(task).run(); }
-}  // namespace tokenizers_vq
+TOKENIZERS_VQ_DEFINE_KERNEL(avx512, Float32)
 #endif

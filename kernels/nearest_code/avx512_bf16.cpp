@@ -5,7 +5,5 @@
 #include "avx512.h"
 #include "search.h"
 
-namespace tokenizers_vq {
-void search_avx512_bf16(const Search& task) { Searcher<Bfloat16>(task).run(); }
-}  // namespace tokenizers_vq
+TOKENIZERS_VQ_DEFINE_KERNEL(avx512_bf16, Bfloat16)
 #endif

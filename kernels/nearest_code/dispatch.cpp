@@ -1,6 +1,10 @@
 // Chooses the kernel at run time; holds what does not depend on the instruction set.
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <list>
+#include <memory>
+#include <mutex>
 #include <new>
 #include <vector>
 
@@ -12,21 +16,25 @@ Buffer::Buffer(size_t bytes) : start_(aligned_alloc(64, (bytes + 64) / 64 * 64))
   if (!start_) throw std::bad_alloc();
 }
 Buffer::~Buffer() { free(start_); }
+Packed::Packed(int64_t codes, int64_t words_per_code)
+    : words(static_cast<size_t>(codes * words_per_code * 4)),
+      halves(static_cast<size_t>(codes * 4)) {}
 
 namespace {
 
 struct Kernel {
   const char* name;
-  void (*run)(const Search&);
+  Packed* (*pack)(const Codes&);
+  void (*run)(const Search&, const Packed*);
   const char* names_up_to_here;
 };
 
 #if defined(__x86_64__)
 constexpr Kernel kKernels[] = {
-    {"generic", search_generic, "generic"},
-    {"avx2", search_avx2, "generic avx2"},
-    {"avx512", search_avx512, "generic avx2 avx512"},
-    {"avx512_bf16", search_avx512_bf16, "generic avx2 avx512 avx512_bf16"},
+    {"generic", pack_generic, search_generic, "generic"},
+    {"avx2", pack_avx2, search_avx2, "generic avx2"},
+    {"avx512", pack_avx512, search_avx512, "generic avx2 avx512"},
+    {"avx512_bf16", pack_avx512_bf16, search_avx512_bf16, "generic avx2 avx512 avx512_bf16"},
 };
 
 int best_kernel() {
@@ -45,7 +53,7 @@ int default_kernel() {
   return best == 3 && !__builtin_cpu_is("amd") ? 2 : best;
 }
 #else
-constexpr Kernel kKernels[] = {{"generic", search_generic, "generic"}};
+constexpr Kernel kKernels[] = {{"generic", pack_generic, search_generic, "generic"}};
 int best_kernel() { return 0; }
 int default_kernel() { return 0; }
 #endif
@@ -55,14 +63,143 @@ int default_kernel() { return 0; }
 const char* supported() { return kKernels[best_kernel()].names_up_to_here; }
 const char* preferred() { return kKernels[default_kernel()].name; }
 
-void search(const Search& task) {
+namespace {
+
+int chosen_kernel() {
   static const int best = best_kernel(), usual = default_kernel();
   const char* wish = getenv("TOKENIZERS_VQ_ISA");
   int chosen = usual;
   for (int i = 0; wish && i <= best; ++i) {
     if (!strcmp(wish, kKernels[i].name)) chosen = i;
   }
-  kKernels[chosen].run(task);
+  return chosen;
+}
+
+int64_t bytes(const Codes& c) { return c.count * c.width * 4; }
+
+// Small packed codebooks, most recently used first. Each is kept with a copy of the numbers it was
+// made from, and used only for a codebook that equals that copy: no write to the codebook, however
+// it is done, and no other codebook at the same address can be answered with old codes. Comparing
+// costs a tenth of packing, and almost nothing where the first code already differs.
+class Cache {
+ public:
+  static constexpr int64_t kLargest = 2 << 20;  // bytes of a codebook that is kept
+  static constexpr int64_t kTotal = 32 << 20;   // bytes of all that is kept
+
+  std::shared_ptr<const Packed> get(int kernel, const Codes& codes) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      for (auto at = entries_.begin(); at != entries_.end(); ++at) {
+        if (at->kernel == kernel && at->holds(codes)) {
+          ++state_.hits;
+          entries_.splice(entries_.begin(), entries_, at);
+          return at->packed;
+        }
+      }
+      ++state_.misses;
+    }
+    std::shared_ptr<const Packed> packed(kKernels[kernel].pack(codes));
+    std::unique_ptr<float[]> copy(new float[static_cast<size_t>(codes.count * codes.width)]);
+    for (int64_t k = 0; k < codes.count; ++k) {
+      memcpy(copy.get() + k * codes.width, codes.start + k * codes.stride,
+             static_cast<size_t>(codes.width) * 4);
+    }
+    const std::lock_guard<std::mutex> lock(mutex_);
+    // What was at this address has changed, as in training: the old one will not come back.
+    entries_.remove_if([&](const Entry& e) {
+      return e.kernel == kernel && e.codes.start == codes.start && e.codes.count == codes.count &&
+             e.codes.product == codes.product;
+    });
+    entries_.push_front({kernel, codes, std::move(copy), packed});
+    state_.bytes = 0;
+    for (auto at = entries_.begin(); at != entries_.end();) {
+      state_.bytes += 2 * bytes(at->codes);
+      if (state_.bytes > kTotal) {
+        state_.bytes -= 2 * bytes(at->codes);
+        at = entries_.erase(at);
+      } else {
+        ++at;
+      }
+    }
+    return packed;
+  }
+
+  CacheState state() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return state_;
+  }
+
+ private:
+  struct Entry {
+    int kernel;
+    Codes codes;
+    std::unique_ptr<float[]> copy;
+    std::shared_ptr<const Packed> packed;
+
+    bool holds(const Codes& c) const {
+      if (c.count != codes.count || c.width != codes.width || c.product != codes.product) {
+        return false;
+      }
+      const size_t row = static_cast<size_t>(c.width) * 4;
+      if (c.stride == c.width) {
+        return !memcmp(copy.get(), c.start, row * static_cast<size_t>(c.count));
+      }
+      for (int64_t k = 0; k < c.count; ++k) {
+        if (memcmp(copy.get() + k * c.width, c.start + k * c.stride, row)) return false;
+      }
+      return true;
+    }
+  };
+  std::mutex mutex_;
+  std::list<Entry> entries_;
+  CacheState state_{0, 0, 0};
+};
+
+Cache& cache() {
+  static Cache& kept = *new Cache;  // never destroyed: threads may outlive static objects
+  return kept;
+}
+
+// Few rows per thread: each packs the codes it is about to read, and no packed codebook exists.
+constexpr int64_t kFewRows = 576;
+
+void search_with(int kernel, const Search& task) {
+  const Kernel& k = kKernels[kernel];
+  if (bytes(task.codes) <= Cache::kLargest) {
+    k.run(task, cache().get(kernel, task.codes).get());
+  } else if (task.rows <= kFewRows * task.threads &&
+             (task.threads == 1 || task.rows >= 64 * task.threads)) {
+    k.run(task, nullptr);
+  } else {
+    k.run(task, std::unique_ptr<const Packed>(k.pack(task.codes)).get());
+  }
+}
+
+}  // namespace
+
+void search(const Search& task) { search_with(chosen_kernel(), task); }
+
+CacheState cache_state() { return cache().state(); }
+
+void search_residual(const float* x, int64_t rows, int64_t x_stride, const Codes* books,
+                     int64_t depth, int64_t* index, int threads) {
+  const int64_t width = books[0].width;
+  const size_t size = static_cast<size_t>(rows * width), count = static_cast<size_t>(rows);
+  std::vector<float> sum(size, 0.0f), rest(size), distance(count);
+  std::vector<int64_t> found(count);
+  for (int64_t m = 0; m < depth; ++m) {
+    for (int64_t n = 0; n < rows; ++n) {
+      for (int64_t d = 0; d < width; ++d) {
+        rest[n * width + d] = x[n * x_stride + d] - sum[n * width + d];
+      }
+    }
+    search({rest.data(), rows, width, books[m], distance.data(), found.data(), threads});
+    for (int64_t n = 0; n < rows; ++n) {
+      index[n * depth + m] = found[n];
+      const float* code = books[m].start + found[n] * books[m].stride;
+      for (int64_t d = 0; d < width; ++d) sum[n * width + d] += code[d];
+    }
+  }
 }
 
 bool code_stats(const float* x, int64_t rows, int64_t x_stride, int64_t width, const int64_t* index,

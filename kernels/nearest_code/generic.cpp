@@ -54,6 +54,4 @@ struct Isa {
 
 #include "search.h"
 
-namespace tokenizers_vq {
-void search_generic(const Search& task) { Searcher<Float32>(task).run(); }
-}  // namespace tokenizers_vq
+TOKENIZERS_VQ_DEFINE_KERNEL(generic, Float32)

@@ -7,17 +7,22 @@
 
 namespace tokenizers_vq {
 
-// Rows of x and of the codebook are contiguous; the distance between rows may be anything.
+// A codebook. Its rows are contiguous; the distance between rows may be anything.
+struct Codes {
+  const float* start;
+  int64_t count;   // at least one
+  int64_t width;   // numbers per row, at least one
+  int64_t stride;  // numbers from row to row
+  bool product;    // what decides: false the smallest distance, true the largest inner product
+};
+
 struct Search {
-  const float* x;
+  const float* x;  // rows as wide as the codes, contiguous each
   int64_t rows;
   int64_t x_stride;
-  const float* codes;
-  int64_t count;  // codes, at least one
-  int64_t code_stride;
-  int64_t width;     // numbers per row, at least one
-  float* distance;   // out: squared, of the winner
-  int64_t* index;    // out: of the winner
+  Codes codes;
+  float* value;    // out: squared distance to the winner, or the inner product with it
+  int64_t* index;  // out: of the winner
   int threads;
 };
 
@@ -39,18 +44,42 @@ class Buffer {
   void* start_;
 };
 
-void search_generic(const Search&);
+// A codebook as one filter reads it, and what bounds the filter's errors.
+struct Packed {
+  Packed(int64_t codes, int64_t words);
+  Buffer words, halves;
+  double squared = 0;  // largest |c|^2 of the finite codes
+  double lost = 0;     // largest |c - rounded c|^2
+};
+
+// One kernel: how it packs a codebook, and how it searches. With no packed codebook the search packs
+// a few codes at a time and forgets them, which is best for few rows.
+#define TOKENIZERS_VQ_KERNEL(name)          \
+  Packed* pack_##name(const Codes&);        \
+  void search_##name(const Search&, const Packed*)
+TOKENIZERS_VQ_KERNEL(generic);
 #if defined(__x86_64__)
-void search_avx2(const Search&);
-void search_avx512(const Search&);
-void search_avx512_bf16(const Search&);
+TOKENIZERS_VQ_KERNEL(avx2);
+TOKENIZERS_VQ_KERNEL(avx512);
+TOKENIZERS_VQ_KERNEL(avx512_bf16);
 #endif
+#undef TOKENIZERS_VQ_KERNEL
 
 // Names of what this machine can run, separated by blanks, and the one that is usually fastest.
 const char* supported();
 const char* preferred();
 // Runs the preferred one, or the one that the environment variable TOKENIZERS_VQ_ISA names.
+// Packed codebooks are kept and used again as long as every number of the codebook is the same.
 void search(const Search&);
+
+// How often a kept codebook was used, how often one was packed anew, and the bytes that are kept.
+struct CacheState { int64_t hits, misses, bytes; };
+CacheState cache_state();
+
+// Codes of a residual stack: each codebook is searched for what the sum of the codes before leaves
+// of x. index has one column per codebook. All are as wide as x and end in distances.
+void search_residual(const float* x, int64_t rows, int64_t x_stride, const Codes* books,
+                     int64_t depth, int64_t* index, int threads);
 
 // Rows per code and their sums, in the order of the rows whatever the number of threads.
 // Returns false, with nothing written, if an index lies outside [0, count).

@@ -9,269 +9,153 @@
 // Everything is in an anonymous namespace and nothing of the standard library is instantiated here:
 // a function compiled for AVX-512 must never be the copy that the linker keeps for all.
 
-#include <cmath>
-#include <cstring>
+#pragma once
 
-#include "nearest_code.h"
+#include "pack.h"
 
 namespace tokenizers_vq {
 namespace {
-
-typedef float Float8 __attribute__((vector_size(32)));
-typedef double Double8 __attribute__((vector_size(64)));
 
 constexpr int kRoom = 12;                     // candidates a row remembers before it measures them
 constexpr int64_t kChunkBytes = 64 * 1024;    // packed codes that stay near while rows pass
 constexpr int64_t kBlockBytes = 256 * 1024;   // packed rows that stay near while codes pass
 constexpr int kMaxTiles = 64;                 // row tiles in a block
 constexpr int kMaxPanels = 32;                // panels in a chunk
-constexpr int kSlice = 256;                   // words of a code that are transposed at a time
-constexpr double kFloatEps = 0x1p-24;
-constexpr double kFloatTiny = 0x1p-125;       // an operation may flush to zero below half of this
 constexpr double kFloatMax = 3.4028234663852886e38;
-
-template <class T>
-T smaller(T a, T b) { return b < a ? b : a; }
-template <class T>
-T larger(T a, T b) { return a < b ? b : a; }
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-constexpr int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
-
-inline Double8 load_double8(const float* from) {
-  Float8 v;
-  memcpy(&v, from, sizeof v);
-  return __builtin_convertvector(v, Double8);
-}
-
-inline double sum_lanes(const Double8& v) {
-  return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
-}
-
-// The one measure that decides. Multiply and add round separately (the build forbids contraction),
-// and lane d mod 8 takes element d, so that the torch reference can add in the same order.
-inline double measure(const float* a, const float* b, int64_t width) {
-  Double8 sum = {};
-  int64_t d = 0;
-  for (; d + 8 <= width; d += 8) {
-    const Double8 e = load_double8(a + d) - load_double8(b + d);
-    sum += e * e;
-  }
-  for (int64_t tail = d; tail < width; ++tail) {
-    const double e = static_cast<double>(a[tail]) - static_cast<double>(b[tail]);
-    sum[tail - d] += e * e;
-  }
-  return sum_lanes(sum);
-}
-
-inline double squared_length(const float* a, int64_t width) {
-  Double8 sum = {};
-  int64_t d = 0;
-  for (; d + 8 <= width; d += 8) {
-    const Double8 v = load_double8(a + d);
-    sum += v * v;
-  }
-  double rest = 0;
-  for (; d < width; ++d) rest += static_cast<double>(a[d]) * a[d];
-  return sum_lanes(sum) + rest;
-}
-
-// What one filter multiplies: how numbers become 32-bit words, and what that loses.
-struct Float32 {
-  static constexpr int kPerWord = 1;
-  static double stage(const float* from, int64_t width, bool, uint32_t* words) {
-    memcpy(words, from, static_cast<size_t>(width) * 4);
-    return 0;
-  }
-};
-
-struct Bfloat16 {
-  static constexpr int kPerWord = 2;
-
-  // Round to nearest, ties to even. Subnormal numbers become zero as in VDPBF16PS itself.
-  static uint32_t round(float v) {
-    uint32_t bits;
-    memcpy(&bits, &v, 4);
-    if ((bits & 0x7f800000u) == 0) return 0;
-    return (bits + 0x7fffu + ((bits >> 16) & 1)) >> 16;
-  }
-  static double lost(float v, uint32_t rounded) {
-    const uint32_t bits = rounded << 16;
-    float kept;
-    memcpy(&kept, &bits, 4);
-    const double e = static_cast<double>(v) - static_cast<double>(kept);
-    return e * e;
-  }
-  // Returns the squared length of what rounding removes.
-  static double stage(const float* from, int64_t width, bool negate, uint32_t* words) {
-    const uint32_t sign = negate ? 0x80008000u : 0;
-    double loss = 0;
-    for (int64_t w = 0; w < width / 2; ++w) {
-      const uint32_t low = round(from[2 * w]), high = round(from[2 * w + 1]);
-      words[w] = (low | (high << 16)) ^ sign;
-      loss += lost(from[2 * w], low) + lost(from[2 * w + 1], high);
-    }
-    if (width % 2) {
-      const uint32_t low = round(from[width - 1]);
-      words[width / 2] = low ^ (sign & 0xffffu);
-      loss += lost(from[width - 1], low);
-    }
-    return loss;
-  }
-};
-
-// Largest values over the finite codes; they bound the error of every score.
-struct Extent {
-  double squared = 0;  // |c|^2
-  double lost = 0;     // |c - rounded c|^2
-};
 
 struct Row {
   float best;   // smallest score so far
-  float slack;  // 2 e: a code may win although its score is this much larger
+  float slack;  // 2 e: a code may win although its score is this much larger; negative: no search
   int pending;
   int32_t place[kRoom];  // panel * lanes + lane
   float score[kRoom];
-  double distance;
+  double value;  // of the best measured so far
   int64_t index;
+  double length, lost;  // of x, and of what the filter's rounding removes from it
 };
 
 template <class Filter>
 class Searcher {
  public:
-  static constexpr int kLanes = Isa::kLanes;
-  static constexpr int kVectors = Isa::kVectors;
-  static constexpr int kRows = Isa::kRows;
-  static constexpr int kPanel = kLanes * kVectors;  // codes
-
-  explicit Searcher(const Search& task)
+  Searcher(const Search& task, const Packed* packed)
       : task_(task),
-        words_(ceil_div(task.width, Filter::kPerWord)),
-        panels_(ceil_div(task.count, kPanel)),
-        packed_(static_cast<size_t>(aligned(panels_ * kPanel * words_ * 4))),
-        halves_(static_cast<size_t>(panels_ * kPanel * 4)),
-        extents_(static_cast<size_t>(panels_) * sizeof(Extent)) {
+        codes_(task.codes),
+        packed_(packed),
+        words_(ceil_div(codes_.width, Filter::kPerWord)),
+        panels_(ceil_div(codes_.count, kPanel)) {
     chunk_ = smaller<int64_t>(larger<int64_t>(kChunkBytes / (kPanel * words_ * 4), 1), kMaxPanels);
     chunk_ = smaller(chunk_, panels_);
-    const int64_t tiles = ceil_div(task.rows, kRows);
+    const int64_t tiles = ceil_div(task.rows, kRows), share = ceil_div(tiles, task.threads);
     tiles_ = smaller<int64_t>(larger<int64_t>(kBlockBytes / (kRows * words_ * 4), 2), kMaxTiles);
-    tiles_ = larger<int64_t>(smaller(tiles_, ceil_div(tiles, task.threads)), 1);
+    // Without packed codes every block packs them all: as few blocks as there are threads.
+    tiles_ = packed ? larger<int64_t>(smaller(tiles_, share), 1) : share;
+    const double n = static_cast<double>(Filter::kPerWord * codes_.width + 8) * kFloatEps;
+    gamma_ = n < 0.5 ? n / (1 - n) : INFINITY;
   }
 
   void run() {
-    parallel(panels_, [](int64_t begin, int64_t end, void* self) {
-      static_cast<Searcher*>(self)->pack_panels(begin, end);
-    }, this);
-    for (int64_t p = 0; p < panels_; ++p) {
-      extent_.squared = larger(extent_.squared, extents_.as<Extent>()[p].squared);
-      extent_.lost = larger(extent_.lost, extents_.as<Extent>()[p].lost);
-    }
-    code_length_ = std::sqrt(extent_.squared);
-    code_lost_ = std::sqrt(extent_.lost);
-    const double n = static_cast<double>(Filter::kPerWord * task_.width + 8) * kFloatEps;
-    gamma_ = n < 0.5 ? n / (1 - n) : INFINITY;
     parallel(ceil_div(task_.rows, tiles_ * kRows), [](int64_t begin, int64_t end, void* self) {
-      static_cast<Searcher*>(self)->search_blocks(begin, end);
+      static_cast<const Searcher*>(self)->search_blocks(begin, end);
     }, this);
   }
 
  private:
-  const float* code(int64_t k) const { return task_.codes + k * task_.code_stride; }
+  const float* code(int64_t k) const { return codes_.start + k * codes_.stride; }
   const float* row(int64_t n) const { return task_.x + n * task_.x_stride; }
 
-  // ---- codes: [panel][word][code], so that the filter reads them as whole vectors
-
-  void pack_panels(int64_t begin, int64_t end) {
-    const Buffer stage(kPanel * kSlice * 4);
-    for (int64_t p = begin; p < end; ++p) pack_panel(p, stage.as<uint32_t>());
-  }
-
-  void pack_panel(int64_t panel, uint32_t* stage) {
-    double half[kPanel];
-    double lost[kPanel] = {};
-    Extent extent;
-    for (int j = 0; j < kPanel; ++j) {
-      const int64_t k = panel * kPanel + j;
-      const double squared = k < task_.count ? squared_length(code(k), task_.width) : INFINITY;
-      half[j] = squared - squared == 0 ? 0.5 * squared : INFINITY;  // NaN and infinite codes too
-      if (half[j] < INFINITY) extent.squared = larger(extent.squared, squared);
-      halves_.as<float>()[k] = static_cast<float>(half[j]);
-    }
-    uint32_t* to = packed_.as<uint32_t>() + panel * kPanel * words_;
-    for (int64_t start = 0; start < words_; start += kSlice) {
-      const int64_t size = smaller<int64_t>(kSlice, words_ - start);
-      const int64_t first = start * Filter::kPerWord;
-      const int64_t width = smaller(size * Filter::kPerWord, task_.width - first);
-      for (int j = 0; j < kPanel; ++j) {
-        uint32_t* words = stage + j * kSlice;
-        if (half[j] < INFINITY) {
-          lost[j] += Filter::stage(code(panel * kPanel + j) + first, width, false, words);
-        } else {  // its score is half = infinity then, and never the smallest
-          memset(words, 0, static_cast<size_t>(size) * 4);
-        }
-      }
-      Isa::transpose(stage, kSlice, size, to + start * kPanel);
-    }
-    for (int j = 0; j < kPanel; ++j) {
-      if (!(lost[j] <= extent.lost)) extent.lost = lost[j];
-    }
-    extents_.as<Extent>()[panel] = extent;
-  }
+  // What bounds the errors of the scores of the codes seen so far.
+  struct Bound {
+    double length, lost, half;
+    explicit Bound(const Extent& e, bool product)
+        : length(std::sqrt(e.squared)),
+          lost(std::sqrt(e.lost)),
+          half(product ? 0 : 0.5 * e.squared) {}
+  };
 
   // ---- rows: [tile][word][row]
 
-  void pack_tile(int64_t first, int64_t rows, uint32_t* stage, uint32_t* to, Row* state) {
+  void pack_tile(int64_t first, int64_t rows, uint32_t* stage, uint32_t* to, Row* state) const {
     for (int r = 0; r < kRows; ++r) {
       start_row(first, rows, r, stage, state[r]);
       for (int64_t w = 0; w < words_; ++w) to[w * kRows + r] = stage[w];
     }
   }
 
-  void start_row(int64_t first, int64_t rows, int r, uint32_t* words, Row& state) {
+  void start_row(int64_t first, int64_t rows, int r, uint32_t* words, Row& state) const {
     state.best = -INFINITY;
     state.slack = -1;  // a row that is missing or not finite: index 0, distance infinite
     state.pending = 0;
-    state.distance = INFINITY;
+    state.value = INFINITY;
     state.index = 0;
-    const double squared = r < rows ? squared_length(row(first + r), task_.width) : INFINITY;
+    const double squared = r < rows ? squared_length(row(first + r), codes_.width) : INFINITY;
     if (!(squared < INFINITY)) {
       memset(words, 0, static_cast<size_t>(words_) * 4);
       return;
     }
     state.best = INFINITY;
-    const double lost = Filter::stage(row(first + r), task_.width, true, words);
-    state.slack = slack(std::sqrt(squared), std::sqrt(lost));
+    state.slack = 0;
+    state.length = std::sqrt(squared);
+    state.lost = std::sqrt(Filter::stage(row(first + r), codes_.width, true, words));
   }
 
-  // Twice the error bound of a score. Summing n rounded terms errs by at most gamma_n times the sum
-  // of their sizes (Higham 2002, section 3.1), which Cauchy and Schwarz bound by lengths; what the
-  // filter's rounding of x and c removes is bounded by the lengths of what it did remove.
-  float slack(double length, double lost) const {
-    const double size = (length + lost) * (code_length_ + code_lost_) + 0.5 * extent_.squared;
-    if (!(size < kFloatMax / 8)) return INFINITY;  // scores may overflow: measure every code
-    const double tiny = static_cast<double>(task_.width + 8) * kFloatTiny;
-    const double e = gamma_ * size + lost * code_length_ + (length + lost) * code_lost_ + tiny;
-    return static_cast<float>(2.0001 * e);
+  // Sets the slack of rows to twice the error bound of a score. Summing n rounded terms errs by at
+  // most gamma_n times the sum of their sizes (Higham 2002, section 3.1), which Cauchy and Schwarz
+  // bound by lengths; what the filter's rounding of x and c removes is bounded by the lengths of
+  // what it did remove. The bound has to hold for the codes seen so far: the later winner and the
+  // best score it is compared with are both among them.
+  void set_slack(Row* states, int64_t rows, const Extent& extent) const {
+    const Bound c(extent, codes_.product);
+    const double tiny = static_cast<double>(codes_.width + 8) * kFloatTiny;
+    for (int64_t i = 0; i < rows; ++i) {
+      Row& x = states[i];
+      if (x.slack < 0) continue;
+      const double size = (x.length + x.lost) * (c.length + c.lost) + c.half;
+      const double e = gamma_ * size + x.lost * c.length + (x.length + x.lost) * c.lost + tiny;
+      // Scores that may overflow say nothing: every code is measured then.
+      x.slack = size < kFloatMax / 8 ? static_cast<float>(2.0001 * e) : INFINITY;
+    }
   }
 
-  void search_blocks(int64_t begin, int64_t end) {
-    const int64_t block = tiles_ * kRows;
+  void search_blocks(int64_t begin, int64_t end) const {
+    const int64_t block = tiles_ * kRows, panel_words = kPanel * words_;
     const Buffer stage(static_cast<size_t>(aligned(words_ * 4)));
     const Buffer packed(static_cast<size_t>(aligned(block * words_ * 4)));
     const Buffer minima(static_cast<size_t>(chunk_ * kRows * kLanes * 4));
     const Buffer states(static_cast<size_t>(block) * sizeof(Row));
+    const Buffer words(static_cast<size_t>(packed_ ? 0 : chunk_ * panel_words * 4));
+    const Buffer halves(static_cast<size_t>(packed_ ? 0 : chunk_ * kPanel * 4));
+    const Packer<Filter> packer(codes_);
+    Row* const state = states.as<Row>();
     for (int64_t b = begin; b < end; ++b) {
       const int64_t first = b * block, rows = smaller(block, task_.rows - first);
       const int64_t tiles = ceil_div(rows, kRows);
-      uint32_t* words = packed.as<uint32_t>();
-      Row* state = states.as<Row>();
+      uint32_t* const x = packed.as<uint32_t>();
       for (int64_t t = 0; t < tiles; ++t) {
         pack_tile(first + t * kRows, rows - t * kRows, stage.as<uint32_t>(),
-                  words + t * kRows * words_, state + t * kRows);
+                  x + t * kRows * words_, state + t * kRows);
+      }
+      Extent extent;
+      if (packed_) {
+        extent.squared = packed_->squared;
+        extent.lost = packed_->lost;
+        set_slack(state, rows, extent);
       }
       for (int64_t p = 0; p < panels_; p += chunk_) {
         const int64_t chunk = smaller(chunk_, panels_ - p);
+        const uint32_t* near = words.as<uint32_t>();
+        const float* half = halves.as<float>();
+        if (packed_) {
+          near = packed_->words.template as<uint32_t>() + p * panel_words;
+          half = packed_->halves.template as<float>() + p * kPanel;
+        } else {
+          const Extent before = extent;
+          packer.pack(p, chunk, words.as<uint32_t>(), halves.as<float>(), extent);
+          if (p == 0 || extent.squared != before.squared || extent.lost != before.lost) {
+            set_slack(state, rows, extent);
+          }
+        }
         for (int64_t t = 0; t < tiles; ++t) {
-          filter(words + t * kRows * words_, p, chunk, minima.as<float>());
+          filter(x + t * kRows * words_, near, half, chunk, minima.as<float>());
           for (int r = 0; r < kRows; ++r) {
             collect(first + t * kRows + r, p, chunk, minima.as<float>() + r * kLanes,
                     state[t * kRows + r]);
@@ -281,7 +165,8 @@ class Searcher {
       for (int64_t i = 0; i < rows; ++i) {
         refine(first + i, state[i]);
         task_.index[first + i] = state[i].index;
-        task_.distance[first + i] = static_cast<float>(state[i].distance);
+        const double value = codes_.product ? -state[i].value : state[i].value;
+        task_.value[first + i] = static_cast<float>(value);
       }
     }
   }
@@ -289,21 +174,22 @@ class Searcher {
   // ---- filter
 
   // The common widths get their own loop: a trip count the compiler knows is unrolled whole.
-  void filter(const uint32_t* x, int64_t panel, int64_t chunk, float* minima) {
+  void filter(const uint32_t* x, const uint32_t* codes, const float* halves, int64_t chunk,
+              float* minima) const {
     switch (words_) {
-      case 4: return filter_chunk<4>(x, panel, chunk, minima);
-      case 8: return filter_chunk<8>(x, panel, chunk, minima);
-      case 16: return filter_chunk<16>(x, panel, chunk, minima);
-      default: return filter_chunk<0>(x, panel, chunk, minima);
+      case 4: return filter_chunk<4>(x, codes, halves, chunk, minima);
+      case 8: return filter_chunk<8>(x, codes, halves, chunk, minima);
+      case 16: return filter_chunk<16>(x, codes, halves, chunk, minima);
+      default: return filter_chunk<0>(x, codes, halves, chunk, minima);
     }
   }
 
   template <int kWords>
-  __attribute__((noinline)) void filter_chunk(const uint32_t* x, int64_t panel, int64_t chunk,
-                                              float* minima) {
+  __attribute__((noinline)) void filter_chunk(const uint32_t* x, const uint32_t* codes,
+                                              const float* halves, int64_t chunk,
+                                              float* minima) const {
     for (int64_t p = 0; p < chunk; ++p) {
-      filter_tile<kWords>(x, packed_.as<uint32_t>() + (panel + p) * kPanel * words_,
-                          halves_.as<float>() + (panel + p) * kPanel,
+      filter_tile<kWords>(x, codes + p * kPanel * words_, halves + p * kPanel,
                           minima + p * kRows * kLanes);
     }
   }
@@ -312,7 +198,8 @@ class Searcher {
   // per row and lane leaves them, without a branch: a branch per row costs a third of the speed.
   template <int kWords>
   inline __attribute__((always_inline)) void filter_tile(const uint32_t* x, const uint32_t* codes,
-                                                         const float* halves, float* minima) {
+                                                         const float* halves,
+                                                         float* minima) const {
     const int64_t words = kWords ? kWords : words_;
     typename Isa::Vector score[kRows][kVectors];
 #pragma GCC unroll 16
@@ -347,7 +234,8 @@ class Searcher {
 
   // Remembers the lanes of a chunk that may hold the winner. Most rows leave at the first test.
   // "Not greater" instead of "less or equal": overflowed scores are candidates, too.
-  inline void collect(int64_t n, int64_t panel, int64_t chunk, const float* minima, Row& state) {
+  inline void collect(int64_t n, int64_t panel, int64_t chunk, const float* minima,
+                      Row& state) const {
     constexpr int64_t step = kRows * kLanes;
     typename Isa::Vector m = Isa::load(minima);
     for (int64_t p = 1; p < chunk; ++p) m = Isa::min(Isa::load(minima + p * step), m);
@@ -367,17 +255,19 @@ class Searcher {
     }
   }
 
-  __attribute__((noinline)) void refine(int64_t n, Row& state) {
+  __attribute__((noinline)) void refine(int64_t n, Row& state) const {
     const float limit = state.best + state.slack;
     for (int i = 0; i < state.pending; ++i) {
       if (state.score[i] > limit) continue;  // a smaller score has come since
       const int64_t panel = state.place[i] / kLanes, lane = state.place[i] % kLanes;
       for (int q = 0; q < kVectors; ++q) {
         const int64_t k = panel * kPanel + q * kLanes + lane;
-        if (k >= task_.count) break;
-        const double d = measure(row(n), code(k), task_.width);
-        if (d < state.distance || (d == state.distance && k < state.index && d < INFINITY)) {
-          state.distance = d;
+        if (k >= codes_.count) break;
+        const double v = codes_.product ? measure_product(row(n), code(k), codes_.width)
+                                        : measure(row(n), code(k), codes_.width);
+        if (v - v != 0) continue;  // a code that is not finite
+        if (v < state.value || (v == state.value && k < state.index)) {
+          state.value = v;
           state.index = k;
         }
       }
@@ -386,15 +276,23 @@ class Searcher {
   }
 
   const Search& task_;
+  const Codes& codes_;
+  const Packed* const packed_;
   const int64_t words_;   // 32-bit words per row of x or of the codebook
   const int64_t panels_;
-  const Buffer packed_, halves_, extents_;
   int64_t chunk_;  // panels at a time
   int64_t tiles_;  // row tiles at a time
-  Extent extent_;
-  double code_length_ = 0, code_lost_ = 0;  // square roots of the extent
-  double gamma_ = 0;                        // relative error of a sum of this many terms
+  double gamma_;   // relative error of a sum of this many terms
 };
 
 }  // namespace
 }  // namespace tokenizers_vq
+
+// What each instruction set's file ends with.
+#define TOKENIZERS_VQ_DEFINE_KERNEL(name, Filter)                                    \
+  namespace tokenizers_vq {                                                          \
+  Packed* pack_##name(const Codes& codes) { return Packer<Filter>(codes).pack_all(); } \
+  void search_##name(const Search& task, const Packed* packed) {                     \
+    Searcher<Filter>(task, packed).run();                                            \
+  }                                                                                  \
+  }  // namespace tokenizers_vq

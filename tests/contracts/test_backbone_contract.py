@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tokenizers_vq import registry
+from tokenizers_vq.backbones.base import TokenEncoder
 from tokenizers_vq.configs import config_names, read_config
 from tokenizers_vq.errors import ShapeError
 from tokenizers_vq.functional.framing import crop, pad_to_stride
@@ -37,10 +38,14 @@ def make(name: str, **options):
 
 
 def signal(encoder, *positions: int, batch: int = 2) -> torch.Tensor:
-    """A random signal of ``positions`` latent positions per axis (cut or repeated to the rank)."""
+    """A random signal of ``positions`` latent positions per axis (cut or repeated to the rank).
+
+    Encoders of one size get that size.
+    """
     axes = encoder.signal.axes
     counts = (positions * axes)[:axes]
-    shape = [count * step for count, step in zip(counts, encoder.stride, strict=True)]
+    steps = zip(counts, encoder.stride, strict=True)
+    shape = encoder.size or [count * step for count, step in steps]
     low, high = encoder.signal.value_range
     return torch.rand(batch, encoder.signal.channels, *shape) * (high - low) + low
 
@@ -73,6 +78,9 @@ def test_any_length_survives_framing(pair):
     encoder, decoder = pair
     for offset in (0, 1, max(encoder.stride) - 1):
         shape = tuple(1 + (offset + axis) % step for axis, step in enumerate(encoder.stride))
+        if encoder.size is not None:
+            sizes = zip(encoder.size, encoder.stride, shape, strict=True)
+            shape = tuple(n - step + part for n, step, part in sizes)
         x = signal(encoder, 1)
         x = crop(x, shape)
         padded = pad_to_stride(x, encoder.stride)
@@ -181,3 +189,31 @@ def test_other_ranks_and_channels_are_refused(pair):
     for wrong in (z[0], z[..., None], z[..., :-1]):
         with pytest.raises(ShapeError):
             decoder(wrong)
+
+
+@torch.no_grad()
+def test_another_size_is_refused_where_there_is_one(pair):
+    encoder, _ = pair
+    if encoder.size is None:
+        assert encoder.grid(encoder.stride) == (1,) * encoder.signal.axes
+        return
+    assert all(n % step == 0 for n, step in zip(encoder.size, encoder.stride, strict=True))
+    other = [n + step for n, step in zip(encoder.size, encoder.stride, strict=True)]
+    with pytest.raises(ShapeError, match="Resize it"):
+        encoder(torch.zeros(1, encoder.signal.channels, *other))
+
+
+@torch.no_grad()
+def test_sequences_come_in_every_number_that_is_promised(pair):
+    encoder, decoder = pair
+    if not isinstance(encoder, TokenEncoder):
+        assert encoder.latent_axes == encoder.signal.axes
+        return
+    x = signal(encoder, 1)
+    assert encoder.grid(x.shape[2:]) == (encoder.num_tokens,)
+    for count in {encoder.counts[0], encoder.counts[len(encoder.counts) // 2], encoder.num_tokens}:
+        z = encoder(x, num_tokens=count)
+        assert z.shape == (2, count, encoder.dim)
+        assert (decoder(z).shape == x.shape) == (count in decoder.counts)
+    with pytest.raises(ShapeError, match="expected num_tokens of"):
+        encoder(x, num_tokens=encoder.num_tokens + 1)

@@ -273,7 +273,7 @@ def test_a_healthy_codebook_needs_nothing():
     assert page(report).endswith("Nothing to repair.\n")
 
 
-@pytest.mark.parametrize("head", sorted(QUANTIZERS))
+@pytest.mark.parametrize("head", sorted(QUANTIZERS.keys() - {"gaussian"}))  # it has no codes
 def test_every_head_can_be_examined(head):
     configs = {name: read_config("quantizer", name) for name in config_names("quantizer")}
     name = next(name for name, config in configs.items() if config["name"] == head)

@@ -39,16 +39,17 @@ int main(int argc, char** argv) {
     fill(x.get(), rows * width);
     fill(codes.get(), count * width);
     if (number(0, 4) == 0) codes[number(0, static_cast<int>(count * width))] = NAN;
-    search({x.get(), rows, width, codes.get(), count, width, width, distance.get(), index.get(),
-            number(1, 3)});
+    const bool product = number(0, 3) == 0;
+    search({x.get(), rows, width, {codes.get(), count, width, width, product}, distance.get(),
+            index.get(), number(1, 3)});
     for (int64_t n = 0; n < rows; ++n) {
       double best = INFINITY;
       int64_t winner = 0;
       for (int64_t k = 0; k < count; ++k) {
         double sum = 0;
         for (int64_t d = 0; d < width; ++d) {
-          const double e = static_cast<double>(x[n * width + d]) - codes[k * width + d];
-          sum += e * e;
+          const double a = x[n * width + d], c = codes[k * width + d];
+          sum += product ? -a * c : (a - c) * (a - c);
         }
         if (sum < best) best = sum, winner = k;
       }

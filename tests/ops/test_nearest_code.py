@@ -257,10 +257,15 @@ def test_stats_count_and_add():
 @pytest.mark.parametrize(
     ("x", "codebook", "sentence"),
     [
-        (torch.zeros(2, 3), torch.zeros(4, 5), "expected x (N, d) and codebook (K, d); got (2, 3) "
-         "and (4, 5). Flatten the grid and give both the same width."),
-        (torch.zeros(3), torch.zeros(4, 3), "expected x (N, d) and codebook (K, d); got (3,) "
-         "and (4, 3). Flatten the grid and give both the same width."),
+        (torch.zeros(2, 3), torch.zeros(4, 5), "expected x (N, d) and codebook (K, d), or "
+         "(G, N, d) and (G, K, d); got (2, 3) and (4, 5). Flatten the grid and give both "
+         "the same width."),
+        (torch.zeros(3), torch.zeros(4, 3), "expected x (N, d) and codebook (K, d), or "
+         "(G, N, d) and (G, K, d); got (3,) and (4, 3). Flatten the grid and give both "
+         "the same width."),
+        (torch.zeros(2, 5, 3), torch.zeros(3, 4, 3), "expected x (N, d) and codebook (K, d), or "
+         "(G, N, d) and (G, K, d); got (2, 5, 3) and (3, 4, 3). Flatten the grid and give both "
+         "the same width."),
         (torch.zeros(2, 3), torch.zeros(0, 3), "expected K >= 1 and d >= 1; got (2, 3) and "
          "(0, 3). Give at least one code."),
         (torch.zeros(2, 0), torch.zeros(3, 0), "expected K >= 1 and d >= 1; got (2, 0) and "
@@ -283,6 +288,11 @@ def test_stats_refuse_nonsense():
     assert str(error.value) == (
         "code_stats: expected x (N, d) and int64 index (N,); got (2, 3) and torch.int64 (3,). "
         "Flatten both first."
+    )
+    with pytest.raises(ShapeError) as error:
+        code_stats(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64, device="meta"), 4)
+    assert str(error.value) == (
+        "code_stats: expected one device; got cpu and meta. Move one to the other."
     )
     with pytest.raises(RuntimeError):
         code_stats(torch.zeros(1, 3), torch.tensor([4]), 4)

@@ -103,4 +103,4 @@ def test_a_temperature_of_zero_is_named():
 def test_a_width_is_required():
     with pytest.raises(ConfigError) as error:
         Gumbel(codebook_size=4)
-    assert str(error.value) == "Gumbel: expected dim or code_dim; got neither."
+    assert str(error.value) == "Gumbel: expected dim or code_dim; got neither. Set one of them."

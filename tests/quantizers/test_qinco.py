@@ -164,7 +164,7 @@ def test_counts_below_one(option):
 def test_no_width_and_no_such_seeding():
     with pytest.raises(ConfigError) as error:
         QINCo(codebook_size=8, depth=2)
-    assert str(error.value) == "QINCo: expected dim or code_dim; got neither."
+    assert str(error.value) == "QINCo: expected dim or code_dim; got neither. Set one of them."
     with pytest.raises(ConfigError) as error:
         QINCo(4, codebook_size=8, depth=2, kmeans_init="best")
     assert str(error.value) == (

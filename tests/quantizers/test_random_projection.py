@@ -4,6 +4,7 @@ from torch.nn import functional as F
 
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.quantizers.random_projection import RandomProjection
+from tokenizers_vq.quantizers.record import without_records
 
 
 def head(**options):
@@ -39,7 +40,7 @@ def test_nothing_learns_and_everything_is_saved():
     quantizer = head()
     assert not list(quantizer.parameters())
     assert not quantizer.has_state
-    assert set(quantizer.state_dict()) == {"projection", "codebook", "inverse"}
+    assert set(without_records(quantizer.state_dict())) == {"projection", "codebook", "inverse"}
     z = torch.randn(5, 12, requires_grad=True)
     out = quantizer(z)
     (out.z_q.sum() + out.loss).backward()
@@ -49,7 +50,7 @@ def test_nothing_learns_and_everything_is_saved():
 
 def test_matrices_stay_in_float32():
     quantizer = head().to(torch.bfloat16)
-    assert {value.dtype for value in quantizer.state_dict().values()} == {torch.float32}
+    assert {value.dtype for value in quantizer.buffers() if value.numel()} == {torch.float32}
 
 
 def test_the_scale_of_matrices_and_codes():

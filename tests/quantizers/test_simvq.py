@@ -47,4 +47,4 @@ def test_only_the_map_learns():
 def test_a_width_is_required():
     with pytest.raises(ConfigError) as error:
         SimVQ(codebook_size=4)
-    assert str(error.value) == "SimVQ: expected dim or code_dim; got neither."
+    assert str(error.value) == "SimVQ: expected dim or code_dim; got neither. Set one of them."

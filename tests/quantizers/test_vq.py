@@ -182,7 +182,10 @@ def test_an_unknown_choice_is_named():
 def test_a_width_is_required():
     with pytest.raises(ConfigError) as error:
         VectorQuantizer(codebook_size=4)
-    assert str(error.value) == "VectorQuantizer: expected dim or code_dim; got neither."
+    assert (
+        str(error.value)
+        == "VectorQuantizer: expected dim or code_dim; got neither. Set one of them."
+    )
 
 
 def test_values_agree_with_vector_quantize_pytorch():

@@ -4,7 +4,7 @@ import vector_quantize_pytorch.vector_quantize_pytorch as peer
 from golden import C4, X, close, with_codes
 
 from tokenizers_vq.errors import ConfigError
-from tokenizers_vq.functional.codebook import affine_map, moments, pull_strength
+from tokenizers_vq.functional.codebook import affine_map, moments_of_sums, pull_strength
 from tokenizers_vq.functional.regularize import assignment_entropies, orthogonality
 from tokenizers_vq.functional.sampling import sample_codes
 from tokenizers_vq.functional.straight_through import directional, synchronous
@@ -118,7 +118,7 @@ def test_golden_sync_gradient_of_a_codebook():
 
 def test_moments_are_those_of_the_rows():
     x = 3 + 2 * torch.randn(1000, 4)
-    mean, var = moments(torch.tensor(1000.0), x.sum(0), x.square().sum(0))
+    mean, var = moments_of_sums(torch.tensor(1000.0), x.sum(0), x.square().sum(0))
     torch.testing.assert_close(mean, x.mean(0))
     torch.testing.assert_close(var, x.var(0, correction=0), atol=1e-3, rtol=1e-4)
 

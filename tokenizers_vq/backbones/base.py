@@ -1,12 +1,14 @@
 """What every encoder and decoder promises: the shapes between a signal and its latents."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from torch import Tensor, nn
 
 from tokenizers_vq.errors import ConfigError, ShapeError, check_shape
-from tokenizers_vq.functional.framing import grid_shape
+from tokenizers_vq.functional.framing import grid_shape, padded_shape
 from tokenizers_vq.types import SignalSpec
 
 # Names of the sample axes in error messages.
@@ -21,6 +23,9 @@ class Backbone(nn.Module, ABC):
         stride: samples per latent position, one per sample axis.
         signal: what the numbers of the signal mean.
 
+    Attributes:
+        size: samples per axis of the only signal it takes, a multiple of the stride; None for any.
+
     Raises:
         ConfigError: ``dim`` or a stride is below 1, or the signal has another number of axes.
     """
@@ -28,6 +33,7 @@ class Backbone(nn.Module, ABC):
     dim: int
     stride: tuple[int, ...]
     signal: SignalSpec
+    size: tuple[int, ...] | None = None
 
     def __init__(self, dim: int, stride: Sequence[int], signal: SignalSpec) -> None:
         super().__init__()
@@ -45,6 +51,19 @@ class Backbone(nn.Module, ABC):
         self.dim = dim
         self.stride = tuple(stride)
         self.signal = signal
+
+    @property
+    def latent_axes(self) -> int:
+        """Number of axes of the latent grid; 1 for a sequence of tokens without a place."""
+        return self.signal.axes
+
+    def check_size(self, shape: Sequence[int]) -> None:
+        """Raise ``ShapeError`` unless a signal of ``shape`` samples, padded, has the one size."""
+        if self.size is not None and padded_shape(shape, self.stride) != self.size:
+            raise ShapeError(
+                f"{type(self).__name__}: expected a signal of {self.size} samples; got "
+                f"{tuple(shape)}. Resize it: this backbone has learned positions for one size."
+            )
 
 
 class Encoder(Backbone):
@@ -65,9 +84,12 @@ class Encoder(Backbone):
     def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Return the shape of the latent grid of a signal with ``shape`` samples per axis.
 
-        It is ``ceil(samples / stride)`` per axis; an encoder to a fixed number of latents
-        overrides it.
+        It is ``ceil(samples / stride)`` per axis.
+
+        Raises:
+            ShapeError: the encoder takes one size, and this is another.
         """
+        self.check_size(shape)
         return grid_shape(shape, self.stride)
 
     def check_signal(self, x: Tensor) -> None:
@@ -81,14 +103,21 @@ class Encoder(Backbone):
                 f"{where}: expected sample axes in multiples of {self.stride}; got {shape}. "
                 "Pad with functional.framing.pad_to_stride and crop what the decoder returns."
             )
+        self.check_size(shape)
 
 
 class Decoder(Backbone):
     """Maps quantized latents ``z_q (B, *grid, D)`` to a signal ``x_hat (B, C, *S)``.
 
-    S is ``grid * stride`` samples, and ``x_hat`` is in ``signal.value_range`` without a clamp, so
-    that losses see how far a sample overshoots.
+    S is ``grid * stride`` samples, or ``size``; ``x_hat`` is in ``signal.value_range`` without a
+    clamp, so that losses see how far a sample overshoots.
+
+    Attributes:
+        options: keyword arguments of ``forward`` beyond the latents, with one sentence each. All
+            have defaults.
     """
+
+    options: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def forward(self, z_q: Tensor) -> Tensor:
@@ -108,3 +137,123 @@ class Decoder(Backbone):
         axes = AXES[self.signal.kind].lower()
         hint = "Latents are channels last; did you forget to move them?"
         check_shape(z_q, f"B {axes} {self.dim}", type(self).__name__, hint)
+
+
+class TokenEncoder(Encoder):
+    """An encoder to a sequence of at most N latents that have no place: ``z (B, n, D)``.
+
+    Attributes:
+        counts: the numbers of latents it can give, ascending; the last one is N.
+        targets_error: whether ``allocate`` chooses the latents for a wished error.
+    """
+
+    counts: tuple[int, ...]
+    targets_error: bool = False
+
+    @property
+    def num_tokens(self) -> int:
+        """The largest number of latents, N."""
+        return self.counts[-1]
+
+    @property
+    def latent_axes(self) -> int:
+        """One: the sequence."""
+        return 1
+
+    def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return ``(N,)``.
+
+        Raises:
+            ShapeError: a signal of ``shape`` samples is not of the size it takes.
+        """
+        self.check_size(shape)
+        return (self.num_tokens,)
+
+    @abstractmethod
+    def forward(self, x: Tensor, num_tokens: int | None = None) -> Tensor:
+        """Return latents ``(B, n, D)`` of signals ``(B, C, *S)``.
+
+        Args:
+            x: ``(B, C, *S)``.
+            num_tokens: n, one of ``counts``; None for N.
+
+        Raises:
+            ShapeError: ``x`` has another shape, or there is no such number.
+        """
+
+    def allocate(self, x: Tensor, target_error: float) -> tuple[Tensor, Tensor]:
+        """Return latents ``(B, n, D)`` and which of them are needed, ``(B, n)`` bool.
+
+        Args:
+            x: ``(B, C, *S)``.
+            target_error: wished mean absolute error, in units of the signal's range.
+
+        Raises:
+            ConfigError: the encoder was not trained to choose; see ``targets_error``.
+        """
+        raise ConfigError(
+            f"{type(self).__name__}: expected an encoder that chooses its tokens for an error; "
+            "got one that gives a number of them. Use encode(x, num_tokens=...)."
+        )
+
+    def check_count(self, num_tokens: int | None) -> int:
+        """Return the number of latents asked for, N for None.
+
+        Raises:
+            ShapeError: the encoder cannot give that many.
+        """
+        if num_tokens is None:
+            return self.num_tokens
+        if num_tokens not in self.counts:
+            raise ShapeError(
+                f"{type(self).__name__}: expected num_tokens of {_ranges(self.counts)}; got "
+                f"{num_tokens}. Choose one of these."
+            )
+        return num_tokens
+
+
+class TokenDecoder(Decoder):
+    """A decoder of sequences ``z_q (B, n, D)`` to signals of one size.
+
+    Dropping tokens in training, so that prefixes decode, happens in ``forward``.
+
+    Attributes:
+        counts: the numbers of latents n that it takes, ascending.
+    """
+
+    counts: tuple[int, ...]
+
+    @property
+    def latent_axes(self) -> int:
+        """One: the sequence."""
+        return 1
+
+    @abstractmethod
+    def forward(self, z_q: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:
+        """Return signals ``(B, C, *size)`` of latents ``(B, n, D)``.
+
+        Args:
+            z_q: ``(B, n, D)``.
+            mask: ``(B, n)`` bool, True at latents that are there; None for all.
+            **options: those of ``options``.
+
+        Raises:
+            ShapeError: ``z_q`` has another rank or width, or n is not one of ``counts``.
+        """
+
+    def check_latents(self, z_q: Tensor) -> None:
+        """Raise ``ShapeError`` unless ``z_q`` is ``(B, n, D)`` with n of ``counts``."""
+        where = type(self).__name__
+        check_shape(z_q, f"B N {self.dim}", where, "Latents are channels last, one row per token.")
+        if z_q.shape[1] not in self.counts:
+            raise ShapeError(
+                f"{where}: expected {_ranges(self.counts)} tokens; got {z_q.shape[1]}. "
+                "Decode what encode gave, or a prefix of that length."
+            )
+
+
+def _ranges(counts: Sequence[int]) -> str:
+    """Return ascending numbers as text: 1..256, 32 64 96, 128."""
+    if len(counts) > 2 and counts[-1] - counts[0] == len(counts) - 1:
+        return f"{counts[0]}..{counts[-1]}"
+    return " ".join(map(str, counts))

@@ -7,6 +7,7 @@ blocks, convolution out. ``cnn2d_plan.Conventions`` lists the details in which t
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tokenizers_vq.backbones.base import Decoder, Encoder
@@ -18,7 +19,13 @@ from tokenizers_vq.backbones.blocks import (
     haar_unpatch,
 )
 from tokenizers_vq.backbones.cnn2d_plan import Plan, conventions_of, rescale
+from tokenizers_vq.errors import check_shape
 from tokenizers_vq.types import SignalSpec
+
+NOISE_OPTIONS = {
+    "noise": "What a generative decoder invents from, (B, h, w, noise_channels); default drawn.",
+    "generator": "A torch.Generator to draw the noise with; default the global one.",
+}
 
 
 class CNN2dEncoder(Encoder):
@@ -115,6 +122,8 @@ class CNN2dDecoder(Decoder):
         stride: pixels per latent position; None means a doubling between any two levels. Fewer
             doublings are at the coarsest levels.
         conventions: fields of ``Conventions`` that differ from the family's.
+        noise_channels: channels of normal noise that the first convolution sees beside the
+            latents: a generative decoder, which invents what the codes leave open.
 
     Shapes:
         z_q (B, h, w, D) -> x_hat (B, C, h * stride, w * stride), not clamped
@@ -124,10 +133,11 @@ class CNN2dDecoder(Decoder):
         ShapeError: ``z_q`` has another rank or width.
 
     Reference:
-        As ``CNN2dEncoder``.
+        As ``CNN2dEncoder``; ``noise_channels`` after Zhuang et al., WeTok, 2025,
+        https://arxiv.org/abs/2508.05599 (generative decoding).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one flat list of options is what a config file holds
         self,
         dim: int,
         signal: SignalSpec,
@@ -139,14 +149,18 @@ class CNN2dDecoder(Decoder):
         patch: int = 1,
         stride: int | None = None,
         conventions: Mapping[str, Any] | None = None,
+        *,
+        noise_channels: int = 0,
     ) -> None:
         ways = conventions_of(family, conventions)
         plan = Plan(dim, width, channel_mult, blocks, z_channels, patch, stride, ways)
         super().__init__(dim, (plan.stride, plan.stride), signal)
         self.patch = patch
         self.value_range = ways.value_range
+        self.noise_channels = noise_channels
+        self.options = NOISE_OPTIONS if noise_channels else {}
         self.post_quant_conv = plan.latent_conv(dim, plan.inner)
-        self.conv_in = nn.Conv2d(plan.inner, plan.widths[-1], 3, padding=1)
+        self.conv_in = nn.Conv2d(plan.inner + noise_channels, plan.widths[-1], 3, padding=1)
         self.mid = plan.middle()
         self.up = nn.ModuleList()  # index 0 is the finest level, which runs last
         self.adaptive = nn.ModuleList()
@@ -165,14 +179,42 @@ class CNN2dDecoder(Decoder):
         """Weight of the last convolution."""
         return self.conv_out.weight
 
-    def forward(self, z_q: Tensor) -> Tensor:
-        """Return pictures ``(B, C, h * stride, w * stride)`` of latents ``(B, h, w, D)``."""
+    def forward(
+        self,
+        z_q: Tensor,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return pictures ``(B, C, h * stride, w * stride)`` of latents ``(B, h, w, D)``.
+
+        Args:
+            z_q: ``(B, h, w, D)``.
+            noise: ``(B, h, w, noise_channels)``; None draws it anew at every call.
+            generator: what to draw it with; None for the global one.
+
+        Raises:
+            ShapeError: ``z_q`` or ``noise`` has another shape.
+        """
         self.check_latents(z_q)
         q = z_q.movedim(-1, 1)  # (B, D, h, w)
-        h = self.mid(self.conv_in(self.post_quant_conv(q)))
+        h = self.post_quant_conv(q)
+        if self.noise_channels:
+            h = torch.cat([h, self._noise(z_q, noise, generator)], dim=1)
+        h = self.mid(self.conv_in(h))
         for i in reversed(range(len(self.up))):
             if self.adaptive:
                 h = self.adaptive[i](h, q)
             h = self.up[i](h)
         h = self.conv_out(self.act_out(self.norm_out(h)))
         return rescale(haar_unpatch(h, self.patch), self.value_range, self.signal.value_range)
+
+    def _noise(
+        self, z_q: Tensor, noise: Tensor | None, generator: torch.Generator | None
+    ) -> Tensor:
+        """Return ``(B, noise_channels, h, w)`` of noise, given or drawn."""
+        shape = (*z_q.shape[:-1], self.noise_channels)
+        if noise is None:
+            # filled through the view, so that a seed gives the numbers that the authors' code draws
+            return z_q.new_empty(shape).movedim(-1, 1).normal_(generator=generator)
+        check_shape(noise, f"{' '.join(map(str, shape))}", "CNN2dDecoder", "It is channels last.")
+        return noise.to(z_q).movedim(-1, 1)

@@ -16,6 +16,7 @@ from tokenizers_vq.functional.framing import pad_to_stride
 from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.factorized import FactorizedVQ
 from tokenizers_vq.quantizers.residual import Residual
+from tokenizers_vq.quantizers.rows import RowQuantizer
 from tokenizers_vq.quantizers.simvq import SimVQ
 from tokenizers_vq.quantizers.vq import VectorQuantizer
 from tokenizers_vq.tokenizer import Tokenizer
@@ -206,8 +207,11 @@ def _inner(path: str, head: Quantizer) -> list[tuple[str, Quantizer]]:
 @contextmanager
 def _watched(found: Survey, items: int) -> Iterator[None]:
     """Record what the searches of heads with a table and of residual stacks see and choose."""
-    heads = {part.path: part.head for part in parts(found.tokenizer.quantizer)}
-    heads = {path: head for path, head in heads.items() if has_table(head)}
+    heads = {
+        part.path: part.head
+        for part in parts(found.tokenizer.quantizer)
+        if isinstance(part.head, RowQuantizer) and has_table(part.head)
+    }
     for path, module in found.tokenizer.quantizer.named_modules():
         if isinstance(module, Residual):
             heads[path] = module
@@ -220,7 +224,9 @@ def _watched(found: Survey, items: int) -> Iterator[None]:
             vars(head).pop("code_indices", None)
 
 
-def _recorder(found: Survey, path: str, head: Quantizer, items: int) -> Callable[[Tensor], Tensor]:
+def _recorder(
+    found: Survey, path: str, head: RowQuantizer, items: int
+) -> Callable[[Tensor], Tensor]:
     search = head.code_indices
     error = found.errors.setdefault(path, Error())
     generator = torch.Generator().manual_seed(0)

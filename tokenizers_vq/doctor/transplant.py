@@ -14,6 +14,7 @@ from tokenizers_vq.doctor.survey import Part, Survey, codes_of, parts
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.functional.codebook import affine_map
 from tokenizers_vq.functional.index_map import IndexMap, IndexMaps
+from tokenizers_vq.quantizers.record import without_records
 from tokenizers_vq.quantizers.simvq import SimVQ
 from tokenizers_vq.quantizers.vq import VectorQuantizer
 from tokenizers_vq.tokenizer import Tokenizer
@@ -56,7 +57,8 @@ def transplant(seen: Survey, changes: Sequence[Change], tag: str) -> Tokenizer:
     sizes = iter([len(change.keep) for change in changes])
     config = {**old.config, "quantizer": _resized(old.config["quantizer"], sizes)}
     new = Tokenizer.from_config(config, name=f"{old.name}-{tag}").eval()
-    state = {key: value.cpu() for key, value in old.state_dict().items()}
+    weights = without_records(old.state_dict())  # the new tables have other sizes
+    state = {key: value.cpu() for key, value in weights.items()}
     for change in changes:
         path = change.part.path
         for name in ROWS:

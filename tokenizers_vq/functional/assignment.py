@@ -16,25 +16,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CHUNK = 2**22  # scores held at a time, in each of about four buffers of 16 MiB
+# Far below what float32 can add to a sum over codes. Products of two such numbers stay above the
+# denormal ones, with which a CPU is many times slower.
+FLOOR = 2e-19
+LOG_FLOOR = -43.0
 MIN_ROWS = 64  # per chunk: each writes the gradient of the whole codebook once
-
-
-@torch.no_grad()
-def most_similar(x: Tensor, codebook: Tensor) -> Tensor:
-    """Return ``argmax_k x . e_k``, ``(N,)`` int64; the lowest index of equal ones.
-
-    That is not the nearest code unless all codes have the same length.
-
-    Args:
-        x: ``(N, d)`` float32.
-        codebook: ``(K, d)`` float32.
-    """
-    if torch.compiler.is_compiling():
-        return (x @ codebook.T).argmax(1)
-    index = torch.empty(x.shape[0], dtype=torch.int64, device=x.device)
-    for rows in _chunks(x, codebook):
-        index[rows] = (x[rows] @ codebook.T).argmax(1)
-    return index
 
 
 def soft_codes(x: Tensor, codebook: Tensor, index: Tensor) -> Tensor:
@@ -87,7 +73,7 @@ class _SoftCodes(torch.autograd.Function):
         to_x = torch.empty_like(x)
         to_codes = torch.zeros_like(codebook).index_add_(0, index, grad)
         for rows in _chunks(x, codebook):
-            p = torch.softmax(x[rows] @ codebook.T, dim=1)
+            p = torch.softmax(x[rows] @ codebook.T, dim=1).clamp_(min=FLOOR)
             # softmax backward: p * (g - sum p g), with g the gradient of the weights
             to_scores = _softmax_backward(p, grad[rows] @ codebook.T)
             to_x[rows] = to_scores @ codebook
@@ -101,7 +87,7 @@ class _AssignmentSums(torch.autograd.Function):
         ctx.save_for_backward(x, codebook, weight)
         entropy, total = x.new_zeros(()), x.new_zeros(codebook.shape[0])
         for rows in _chunks(x, codebook):
-            log_p = torch.log_softmax(x[rows] @ codebook.T, dim=1)
+            log_p = _log_softmax(x[rows] @ codebook.T)
             p = log_p.exp()
             entropy -= (weight[rows] * log_p.mul_(p).sum(1)).sum()
             total += weight[rows] @ p
@@ -113,7 +99,7 @@ class _AssignmentSums(torch.autograd.Function):
         x, codebook, weight = ctx.saved_tensors
         to_x, to_codes = torch.empty_like(x), torch.zeros_like(codebook)
         for rows in _chunks(x, codebook):
-            log_p = torch.log_softmax(x[rows] @ codebook.T, dim=1)
+            log_p = _log_softmax(x[rows] @ codebook.T)
             p = log_p.exp()
             # d/dp of -sum p log p is -log p; its constant drops out of the softmax backward
             to_scores = _softmax_backward(p, log_p.mul_(-to_entropy).add_(to_total))
@@ -121,6 +107,11 @@ class _AssignmentSums(torch.autograd.Function):
             to_x[rows] = to_scores @ codebook
             to_codes.addmm_(to_scores.T, x[rows])
         return to_x, to_codes, None
+
+
+def _log_softmax(scores: Tensor) -> Tensor:
+    """Return ``log_softmax`` over the codes, not below the floor."""
+    return torch.log_softmax(scores, dim=1).clamp_(min=LOG_FLOOR)
 
 
 def _softmax_backward(p: Tensor, grad: Tensor) -> Tensor:

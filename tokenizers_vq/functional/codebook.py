@@ -165,7 +165,7 @@ def pull_strength(n: Tensor, decay: float) -> Tensor:
     return torch.exp(-10 * n.numel() * share / max(1 - decay, 1e-9) - 1e-3)
 
 
-def moments(count: Tensor, total: Tensor, squares: Tensor) -> Tensor:
+def moments_of_sums(count: Tensor, total: Tensor, squares: Tensor) -> Tensor:
     """Return mean and variance ``(2, d)`` of ``count ()`` rows from their sums ``(d,)``."""
     mean = total / count.clamp(min=1)
     return torch.stack([mean, (squares / count.clamp(min=1) - mean.square()).clamp(min=0)])

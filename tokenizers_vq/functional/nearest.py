@@ -1,5 +1,7 @@
 """Nearest codeword in plain torch: the answer every compiled op has to give."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,17 +20,76 @@ def nearest_code(x: Tensor, codebook: Tensor, chunk: int = CHUNK) -> tuple[Tenso
     fixed order, and the lowest index wins a tie: no rounding of the filter shows in the answer.
 
     Args:
-        x: ``(N, d)``, any number of rows, also none; searched in float32.
-        codebook: ``(K, d)``, at least one row; codes that are not finite are never chosen.
+        x: ``(N, d)``, any number of rows, also none; searched in float32. Or ``(G, N, d)``: each
+            of G groups is searched in its own codebook.
+        codebook: ``(K, d)``, at least one row; codes that are not finite are never chosen. Or
+            ``(G, K, d)``.
         chunk: at most this many scores exist at a time.
 
     Returns:
-        Squared distances ``(N,)`` float32 and indices ``(N,)`` int64; a row that is not finite has
-        index 0 and an infinite distance.
+        Squared distances ``(N,)`` float32 and indices ``(N,)`` int64, with groups ``(G, N)``; a
+        row that is not finite has index 0 and an infinite distance.
 
     Reference:
         Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1 (the bound).
     """
+    return _search_groups(x, codebook, chunk, product=False)
+
+
+@torch.no_grad()
+def largest_product(x: Tensor, codebook: Tensor, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
+    """Return the largest inner product with a code and the index of that code, for every row.
+
+    Like ``nearest_code``, with scores ``-x . c``: decided in float64, the lowest index on ties.
+
+    Args:
+        x: ``(N, d)`` or ``(G, N, d)``.
+        codebook: ``(K, d)`` or ``(G, K, d)``; codes that are not finite are never chosen.
+        chunk: at most this many scores exist at a time.
+
+    Returns:
+        Products ``(N,)`` float32 and indices ``(N,)`` int64, with groups ``(G, N)``; a row that is
+        not finite has index 0 and product minus infinity.
+    """
+    negated, index = _search_groups(x, codebook, chunk, product=True)
+    return -negated, index
+
+
+@torch.no_grad()
+def residual_codes(x: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
+    """Return the indices ``(N, M)`` of codes whose sum approaches ``x``, one codebook at a time.
+
+    Each codebook is searched for the code nearest to what the sum so far leaves of ``x``; sums and
+    differences are float32.
+
+    Args:
+        x: ``(N, d)``.
+        codebooks: M tables ``(K, d)``; K may differ.
+
+    Reference:
+        Zeghidour et al., SoundStream, 2021, https://arxiv.org/abs/2107.03312, algorithm 1.
+    """
+    total, columns = torch.zeros_like(x), []
+    for codes in codebooks:
+        columns.append(nearest_code(x - total, codes)[1])
+        total = total + codes[columns[-1]]
+    return torch.stack(columns, dim=1)
+
+
+def _search_groups(
+    x: Tensor, codebook: Tensor, chunk: int, *, product: bool
+) -> tuple[Tensor, Tensor]:
+    if x.ndim == 2:
+        return _search(x, codebook, chunk, product=product)
+    found = [_search(*pair, chunk, product=product) for pair in zip(x, codebook, strict=True)]
+    if not found:
+        return x.new_empty(x.shape[:2]), x.new_empty(x.shape[:2], dtype=torch.int64)
+    values, indices = zip(*found, strict=True)
+    return torch.stack(values), torch.stack(indices)
+
+
+def _search(x: Tensor, codebook: Tensor, chunk: int, *, product: bool) -> tuple[Tensor, Tensor]:
+    """Return the smallest distance or negated product ``(N,)`` float32, and where it is."""
     with torch.autocast(x.device.type, enabled=False):
         x, codes = x.float(), codebook.float()
         if codes.shape[0] > BLOCK:  # codes that are never chosen fill the last block
@@ -38,9 +99,10 @@ def nearest_code(x: Tensor, codebook: Tensor, chunk: int = CHUNK) -> tuple[Tenso
         clean = torch.where(usable[:, None], codes, 0.0)
         half = 0.5 * clean.double().square().sum(-1)
         # The half length is one more channel: adding it to the product would write scores twice.
-        table = torch.cat([clean, torch.where(usable, half, torch.inf).float()[:, None]], dim=1)
+        offset = torch.where(usable, torch.zeros_like(half) if product else half, torch.inf)
+        table = torch.cat([clean, offset.float()[:, None]], dim=1)
         signed, slack = F.pad(-x, (0, 1), value=1.0), _slack(x, half)
-        distance = x.new_full(x.shape[:1], torch.inf, dtype=torch.float64)
+        value = x.new_full(x.shape[:1], torch.inf, dtype=torch.float64)
         index = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
         rows = max(1, min(chunk // codes.shape[0], x.shape[0]))
         scores = x.new_empty(rows, codes.shape[0])  # one buffer: fresh ones fragment the heap
@@ -48,8 +110,9 @@ def nearest_code(x: Tensor, codebook: Tensor, chunk: int = CHUNK) -> tuple[Tenso
             part = slice(start, start + rows)
             found = scores[: x[part].shape[0]]
             torch.mm(signed[part], table.T, out=found)
-            distance[part], index[part] = _refine(x[part], codes, _candidates(found, slack[part]))
-        return distance.float(), index
+            pairs = _candidates(found, slack[part])
+            value[part], index[part] = _refine(x[part], codes, pairs, product=product)
+        return value.float(), index
 
 
 def _candidates(scores: Tensor, slack: Tensor) -> Tensor:
@@ -89,18 +152,23 @@ def _slack(x: Tensor, half: Tensor) -> Tensor:
     return torch.where(length.isfinite(), 2.0001 * error, -1.0).float()
 
 
-def _refine(x: Tensor, codes: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the smallest distance ``(n,)`` float64 and its lowest index ``(n,)`` int64.
+def _refine(
+    x: Tensor, codes: Tensor, pairs: Tensor, *, product: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return the smallest value ``(n,)`` float64 and its lowest index ``(n,)`` int64.
 
     Args:
         x: ``(n, d)`` float32.
         codes: ``(K, d)`` float32.
         pairs: ``(m, 2)``, row and code of every candidate.
+        product: measure negated inner products instead of squared distances.
     """
     step = max(1, CHUNK // x.shape[1])
-    parts = [_measure(x[p[:, 0]], codes[p[:, 1]]) for p in torch.split(pairs, step)]
+    parts = [
+        _measure(x[p[:, 0]], codes[p[:, 1]], product=product) for p in torch.split(pairs, step)
+    ]
     measured = torch.cat(parts) if parts else x.new_empty(0, dtype=torch.float64)
-    measured = torch.where(measured.isnan(), torch.inf, measured)
+    measured = torch.where(measured.isfinite(), measured, torch.inf)
     row, code = pairs.unbind(1)
     best = measured.new_full(x.shape[:1], torch.inf).scatter_reduce(0, row, measured, "amin")
     last = codes.shape[0]
@@ -109,15 +177,15 @@ def _refine(x: Tensor, codes: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
     return best, torch.where(index < last, index, 0)
 
 
-def _measure(a: Tensor, b: Tensor) -> Tensor:
-    """Return ``sum (a - b)^2`` of rows ``(m, d)`` in float64, added as the compiled kernels do.
+def _measure(a: Tensor, b: Tensor, *, product: bool) -> Tensor:
+    """Return ``sum (a - b)^2`` or ``-sum a b`` of rows ``(m, d)``, added as the kernels do.
 
-    Element d goes to lane d mod 8, lanes grow from the front, then halves are added.
+    In float64; element d goes to lane d mod 8, lanes grow from the front, then halves are added.
     """
-    squares = (a.double() - b.double()).square()
-    lanes = squares.new_zeros(a.shape[0], 8)
+    terms = -a.double() * b.double() if product else (a.double() - b.double()).square()
+    lanes = terms.new_zeros(a.shape[0], 8)
     for start in range(0, a.shape[1], 8):
-        part = squares[:, start : start + 8]
+        part = terms[:, start : start + 8]
         lanes[:, : part.shape[1]] += part
     lanes = lanes[:, :4] + lanes[:, 4:]
     lanes = lanes[:, :2] + lanes[:, 2:]

@@ -29,7 +29,8 @@ class Objective(nn.Module):
 
     Args:
         weights: name to number or schedule (``Schedule.from_config``), as ``{"recon/l1": 1}`` or
-            nested as ``{"recon": {"l1": 1}}``. Names are ``NAMES`` and those of ``extra``.
+            nested as ``{"recon": {"l1": 1}}``. Names are ``NAMES``, those of ``extra``, and
+            ``model/<name>`` for the terms that the model itself returns.
         discriminator: maps signals ``(B, C, *S)`` to logits ``(B, 1, *map)``; needed by ``adv/``.
         adversarial: how generator and discriminator play.
         lpips: options of ``load_lpips``; without weights on this machine the term is off.
@@ -77,7 +78,7 @@ class Objective(nn.Module):
         """Return the tokenizer's terms, unweighted, each ``()`` float32.
 
         ``quantizer/<term>`` are there for logging; the quantizer has weighted them into
-        ``quantizer/loss`` itself.
+        ``quantizer/loss`` itself. ``model/<term>`` are ``reconstruction.terms``.
 
         Args:
             x: signals ``(B, C, *S)``.
@@ -91,6 +92,7 @@ class Objective(nn.Module):
         if "adv/gen" in self._expected(step, discriminator=False):
             with _frozen(self._critic):
                 terms["adv/gen"] = self.adversarial.generator(self._logits(x_hat))
+        terms |= {f"model/{name}": term for name, term in reconstruction.terms.items()}
         terms |= {f"quantizer/{name}": term for name, term in quantized.terms.items()}
         return terms | {"quantizer/loss": quantized.loss}
 
@@ -129,7 +131,7 @@ class Objective(nn.Module):
         side = any(name in DISCRIMINATOR_TERMS for name in terms)
         expected = self._expected(step, discriminator=side)
         for name in terms:
-            if name not in expected and not _only_logged(name):
+            if name not in expected and not _only_logged(name) and not _of_model(name):
                 raise unknown_name("weight of a loss term", name, expected)
         for name in expected:
             if name not in terms:
@@ -208,7 +210,7 @@ def _check_names(
                 f"Objective: expected quantizer/loss; got a weight of {name}. The quantizer "
                 f"weights its own terms: set quantizer.{name.partition('/')[2]}_weight."
             )
-        if name not in known:
+        if name not in known and not _of_model(name):
             raise unknown_name("loss term", name, known)
     for name in ("adv/gen", "adv/disc"):
         plays = any(other.startswith("adv/") for other in weights) or discriminator is not None
@@ -222,6 +224,11 @@ def _check_names(
 
 def _only_logged(name: str) -> bool:
     return name.startswith("quantizer/") and name != "quantizer/loss"
+
+
+def _of_model(name: str) -> bool:
+    """Whether the term is one that the model's training pass returns; unweighted, it is logged."""
+    return name.startswith("model/")
 
 
 @contextmanager

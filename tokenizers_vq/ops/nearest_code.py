@@ -1,27 +1,21 @@
 """Nearest codeword as an operation of torch: compiled where possible, the same answers everywhere.
 
-The op ``tokenizers_vq::nearest_code`` has a compiled CPU form in ``kernels/nearest_code/`` and, for
-every other device or when nothing is compiled, the torch form of ``functional/nearest.py``. Both
-filter by rounded scores and decide in float64, so they agree bit by bit in the index. For the
-largest cosine or inner product normalise both arguments first: the order is then the same.
+The ops ``tokenizers_vq::nearest_code``, ``largest_product``, ``residual_codes`` and ``code_stats``
+have a compiled CPU form in ``kernels/nearest_code/`` and, for every other device or when nothing is
+compiled, the torch form of ``functional/nearest.py``. Both filter by rounded scores and decide in
+float64, so they agree bit by bit. For the largest cosine normalise both arguments of
+``nearest_code``: between vectors of one length, nearest and most similar are the same.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from tokenizers_vq.errors import ShapeError
-from tokenizers_vq.functional import nearest
-from tokenizers_vq.ops import library
+from tokenizers_vq.ops import library, rules
 
-torch.library.define(
-    "tokenizers_vq::nearest_code", "(Tensor x, Tensor codebook) -> (Tensor sqdist, Tensor index)"
-)
-torch.library.define(
-    "tokenizers_vq::code_stats",
-    "(Tensor x, Tensor index, int size) -> (Tensor counts, Tensor sums)",
-)
+rules.register()
 KERNELS = library.load()
 
 
@@ -33,15 +27,67 @@ def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     finite gets index 0 and an infinite distance. Gradients flow through the distance.
 
     Args:
-        x: ``(N, d)``, any number of rows.
-        codebook: ``(K, d)``, K and d at least 1, on the device of ``x``.
+        x: ``(N, d)``, any number of rows, or ``(G, N, d)``: G groups at once.
+        codebook: ``(K, d)``, K and d at least 1, or ``(G, K, d)``; on the device of ``x``.
+
+    Returns:
+        With groups, both are ``(G, N)``.
 
     Raises:
         ShapeError: wrong rank, width, dtype or device, or an empty codebook.
     """
-    _check(x, codebook)
+    _check("nearest_code", x, codebook)
     distance, index = torch.ops.tokenizers_vq.nearest_code(x.float(), codebook.float())
     return distance, index
+
+
+def largest_product(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest inner product ``(N,)`` float32 with a code, and its index ``(N,)`` int64.
+
+    Exact as ``nearest_code`` is, the lowest index on ties. A code that is not finite is never
+    chosen; a row that is not finite gets index 0 and minus infinity. Gradients flow through the
+    product.
+
+    Args:
+        x: ``(N, d)``, any number of rows, or ``(G, N, d)``: G groups at once.
+        codebook: ``(K, d)``, K and d at least 1, or ``(G, K, d)``; on the device of ``x``.
+
+    Returns:
+        With groups, both are ``(G, N)``.
+
+    Raises:
+        ShapeError: wrong rank, width, dtype or device, or an empty codebook.
+    """
+    _check("largest_product", x, codebook)
+    product, index = torch.ops.tokenizers_vq.largest_product(x.float(), codebook.float())
+    return product, index
+
+
+def residual_codes(x: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
+    """Return the indices ``(N, M)`` int64 of a stack of codebooks, searched one after the other.
+
+    Each codebook is searched for the code nearest to what the float32 sum of the codes before it
+    leaves of ``x``.
+
+    Args:
+        x: ``(N, d)``, any number of rows.
+        codebooks: M tables ``(K, d)`` of at least one code; K may differ.
+
+    Raises:
+        ShapeError: no codebook, or one that ``nearest_code`` would refuse.
+
+    Reference:
+        Zeghidour et al., SoundStream, 2021, https://arxiv.org/abs/2107.03312, algorithm 1.
+    """
+    if not codebooks:
+        raise ShapeError("residual_codes: expected at least one codebook; got none. Give one.")
+    for codebook in codebooks:
+        if codebook.ndim == 3:
+            _refuse_shapes("residual_codes", x, codebook)
+        _check("residual_codes", x, codebook)
+    tables = [codebook.detach().float() for codebook in codebooks]
+    index: Tensor = torch.ops.tokenizers_vq.residual_codes(x.detach().float(), tables)
+    return index
 
 
 def code_stats(x: Tensor, index: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -51,79 +97,47 @@ def code_stats(x: Tensor, index: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
     Args:
         x: ``(N, d)``, any dtype of real numbers.
-        index: ``(N,)`` int64 in ``0..size - 1``.
+        index: ``(N,)`` int64 in ``0..size - 1``, on the device of ``x``.
         size: number of codes K.
 
     Raises:
-        ShapeError: wrong rank, dtype or number of indices.
+        ShapeError: wrong rank, dtype, device or number of indices.
     """
     if x.ndim != 2 or index.shape != x.shape[:1] or index.dtype != torch.int64:
         raise ShapeError(
             f"code_stats: expected x (N, d) and int64 index (N,); got {tuple(x.shape)} and "
             f"{index.dtype} {tuple(index.shape)}. Flatten both first."
         )
+    if x.device != index.device:
+        raise ShapeError(
+            f"code_stats: expected one device; got {x.device} and {index.device}. "
+            "Move one to the other."
+        )
     counts, sums = torch.ops.tokenizers_vq.code_stats(x.detach().float(), index, size)
     return counts, sums
 
 
-def _check(x: Tensor, codebook: Tensor) -> None:
+def _check(where: str, x: Tensor, codebook: Tensor) -> None:
+    ranks = x.ndim == codebook.ndim and x.ndim in (2, 3)
+    if not ranks or x.shape[-1] != codebook.shape[-1] or x.shape[:-2] != codebook.shape[:-2]:
+        _refuse_shapes(where, x, codebook)
     got = f"{tuple(x.shape)} and {tuple(codebook.shape)}"
-    if x.ndim != 2 or codebook.ndim != 2 or x.shape[1] != codebook.shape[1]:
-        raise ShapeError(
-            f"nearest_code: expected x (N, d) and codebook (K, d); got {got}. "
-            "Flatten the grid and give both the same width."
-        )
-    if codebook.shape[0] < 1 or codebook.shape[1] < 1:
-        raise ShapeError(
-            f"nearest_code: expected K >= 1 and d >= 1; got {got}. Give at least one code."
-        )
+    if codebook.shape[-2] < 1 or codebook.shape[-1] < 1:
+        raise ShapeError(f"{where}: expected K >= 1 and d >= 1; got {got}. Give at least one code.")
     if not (x.is_floating_point() and codebook.is_floating_point()):
         raise ShapeError(
-            f"nearest_code: expected real numbers; got {x.dtype} and {codebook.dtype}. "
-            "Call .float()."
+            f"{where}: expected real numbers; got {x.dtype} and {codebook.dtype}. Call .float()."
         )
     if x.device != codebook.device:
         raise ShapeError(
-            f"nearest_code: expected one device; got {x.device} and {codebook.device}. "
+            f"{where}: expected one device; got {x.device} and {codebook.device}. "
             "Move one to the other."
         )
 
 
-@torch.library.impl("tokenizers_vq::nearest_code", "CompositeExplicitAutograd")
-def _nearest_in_torch(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-    return nearest.nearest_code(x, codebook)
-
-
-@torch.library.impl("tokenizers_vq::code_stats", "CompositeExplicitAutograd")
-def _stats_in_torch(x: Tensor, index: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    return nearest.code_stats(x, index, size)
-
-
-def _nearest_shapes(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape[0]), x.new_empty(x.shape[0], dtype=torch.int64)
-
-
-def _stats_shapes(x: Tensor, index: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    return x.new_empty(size), x.new_empty(size, x.shape[1])
-
-
-def _remember(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(*inputs, output[1])
-
-
-def _gradients(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """Differentiate ``|x - c_i|^2``: ``2 (x - c_i)`` for x, the negative summed per code for c."""
-    x, codebook, index = ctx.saved_tensors
-    to_x = 2 * grad[:, None] * (x - codebook[index])
-    to_codes = None
-    if ctx.needs_input_grad[1]:
-        to_codes = torch.zeros_like(codebook).index_add(0, index, -to_x)
-    return to_x if ctx.needs_input_grad[0] else None, to_codes
-
-
-torch.library.register_fake("tokenizers_vq::nearest_code", _nearest_shapes)
-torch.library.register_fake("tokenizers_vq::code_stats", _stats_shapes)
-torch.library.register_autograd("tokenizers_vq::nearest_code", _gradients, setup_context=_remember)
-for _device in ("cpu", "cuda"):  # half precision is searched in float32, also under autocast
-    torch.library.register_autocast("tokenizers_vq::nearest_code", _device, torch.float32)
+def _refuse_shapes(where: str, x: Tensor, codebook: Tensor) -> None:
+    groups = "" if where == "residual_codes" else ", or (G, N, d) and (G, K, d)"
+    raise ShapeError(
+        f"{where}: expected x (N, d) and codebook (K, d){groups}; got {tuple(x.shape)} and "
+        f"{tuple(codebook.shape)}. Flatten the grid and give both the same width."
+    )

@@ -29,12 +29,13 @@ class BSQ(LFQ):
             models it is summed over channels, not averaged.
         inverse_temperature: sharpness of the soft assignment in the entropy terms.
         flip_rate: see ``LFQ``.
+        bit_order: see ``LFQ``.
 
     Shapes:
         z (B, *grid, D) -> z_q (B, *grid, D), indices (B, *grid, 1)
 
     Raises:
-        ConfigError: ``bits`` is not in 1..62, or ``flip_rate`` not in 0..1.
+        ConfigError: ``bits`` is not in 1..62, ``flip_rate`` not in 0..1, or there is no such order.
 
     Example:
         >>> import torch
@@ -53,6 +54,7 @@ class BSQ(LFQ):
         commitment_weight: float = 0.0,
         inverse_temperature: float = 1.0,
         flip_rate: float = 0.0,
+        bit_order: str = "little",
     ) -> None:
         super().__init__(
             dim,
@@ -63,6 +65,7 @@ class BSQ(LFQ):
             inverse_temperature=inverse_temperature,
             scale=max(bits, 1) ** -0.5,
             flip_rate=flip_rate,
+            bit_order=bit_order,
         )
 
     def code_losses(

@@ -17,10 +17,10 @@ from torch.nn import functional as F
 
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.functional.entropy import weighted_mean
-from tokenizers_vq.quantizers.base import Quantizer
+from tokenizers_vq.quantizers.rows import RowQuantizer
 
 
-class ECSQ(Quantizer):
+class ECSQ(RowQuantizer):
     """Entropy-constrained scalar quantization: round each channel, and pay for its code length.
 
     Each channel has its own codebook, the integers -m..m, and its own learned distribution over

@@ -1,6 +1,7 @@
 """Flat float32 rows ``(N, d)``: what quantizer heads see of latents, and how they reduce them."""
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -97,6 +98,30 @@ def linear(layer: nn.Linear | None, x: Tensor) -> Tensor:
     if layer is None:
         return x
     return F.linear(x, layer.weight.float(), layer.bias.float())
+
+
+def code_width(where: str, dim: int | None, code_dim: int | None) -> int:
+    """Return the width of the codes: ``code_dim``, or where that is None ``dim``.
+
+    Raises:
+        ConfigError: both are None.
+    """
+    width = dim if code_dim is None else code_dim
+    if width is None:
+        raise ConfigError(f"{where}: expected dim or code_dim; got neither. Set one of them.")
+    return width
+
+
+def check_weight(where: str, option: str, value: float | Sequence[float]) -> None:
+    """Raise ``ConfigError`` unless a loss weight, or each of several, is finite and at least 0."""
+    weights: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
+    for weight in weights:
+        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not number or not 0 <= weight < math.inf:
+            raise ConfigError(
+                f"{where}: expected {option} to be finite and at least 0; got {weight!r}. "
+                "0 turns its term off."
+            )
 
 
 def check_share(where: str, **options: float) -> None:

@@ -15,8 +15,8 @@ from tokenizers_vq.errors import ConfigError, unknown_name
 from tokenizers_vq.functional.moments import moments
 from tokenizers_vq.functional.radix import check_radix, pack_digits, unpack_digits
 from tokenizers_vq.functional.straight_through import straight_through
-from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.fsq import check_levels
+from tokenizers_vq.quantizers.rows import RowQuantizer
 
 SPREAD = 12**-0.5  # standard deviation of the uniform distribution on [0, 1]
 MOMENTS = ("mean", "variance", "skewness", "kurtosis")
@@ -31,7 +31,7 @@ TARGETS = {
 }
 
 
-class FSP(Quantizer):
+class FSP(RowQuantizer):
     """Finite scalar perturbation: channels made uniform, then cut into levels of equal width.
 
     A cumulative distribution function takes each channel to (0, 1); if the latents have that
@@ -66,6 +66,7 @@ class FSP(Quantizer):
         torch.Size([2, 4, 4, 1])
     """
 
+    conventions = (*RowQuantizer.conventions, "levels", "cdf")
     float32_buffers = ("_count",)
     _count: Tensor
 

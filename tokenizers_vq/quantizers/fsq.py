@@ -16,8 +16,8 @@ from torch import Tensor
 from tokenizers_vq.errors import ConfigError, unknown_name
 from tokenizers_vq.functional.radix import check_radix, pack_digits, unpack_digits
 from tokenizers_vq.functional.straight_through import straight_through
-from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.flat import Flat, Tokens
+from tokenizers_vq.quantizers.rows import RowQuantizer
 
 BOUNDS = ("tanh", "symmetric", "clamp")
 EXACT = 4096  # levels between which float32 still has thousandths
@@ -42,7 +42,7 @@ def check_levels(levels: Sequence[int], where: str) -> tuple[int, ...]:
     return levels
 
 
-class FSQ(Quantizer):
+class FSQ(RowQuantizer):
     """Finite scalar quantization: round each of d bounded channels to a few levels.
 
     The codebook is the grid of all level combinations, so nothing is learned and nothing can
@@ -69,6 +69,7 @@ class FSQ(Quantizer):
         torch.Size([2, 4, 4, 1])
     """
 
+    conventions = (*RowQuantizer.conventions, "levels", "bound")
     float32_buffers = ("_half", "_offset", "_shift", "_width", "_start", "_top")
     _half: Tensor
     _offset: Tensor

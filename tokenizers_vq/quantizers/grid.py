@@ -113,31 +113,10 @@ class GridQuantizer(Quantizer):
         with float32_island(indices.device):
             return self.lookup_grid(indices, grid)
 
-    @torch.no_grad()
-    def update(self, z: Tensor, indices: Tensor) -> None:
-        """Let the state follow its data: see ``Quantizer.update``.
-
-        Args:
-            z: ``(B, *grid, D)``, what ``forward`` got.
-            indices: ``(B, L, K)``, what it returned.
-
-        Raises:
-            ShapeError: the shapes do not fit.
-        """
-        self._forwards = 0
-        if not (self.training and self.has_state) or self.frozen:
-            return
-        self._check(z, None)
-        check_indices(indices, self.codebook_sizes, "update")
-        expected = (z.shape[0], *self.index_grid(tuple(z.shape[1:-1])))
-        if tuple(indices.shape[:-1]) != expected:
-            raise ShapeError(
-                f"update: expected indices of shape {(*expected, self.num_codebooks)}; "
-                f"got {tuple(indices.shape)}. Pass the z and the indices of the same forward."
-            )
-        with float32_island(z.device):
-            u, valid = self._latents(z.detach())
-            self.update_grid(u, indices, valid)
+    def learn(self, z: Tensor, indices: Tensor) -> None:
+        """Update from whole grids; what is not finite is zero and not valid."""
+        u, valid = self._latents(z)
+        self.update_grid(u, indices, valid)
 
     def _latents(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``(B, *grid, d)`` float32, zero where not finite, and where it is finite."""

@@ -20,11 +20,14 @@ from torch.nn import functional as F
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.functional.entropy import weighted_mean
 from tokenizers_vq.functional.straight_through import straight_through
-from tokenizers_vq.quantizers.base import Quantizer, refuse_on_grid
+from tokenizers_vq.ops import nearest_code
+from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.flat import Flat, Tokens, mean_terms
+from tokenizers_vq.quantizers.rows import RowQuantizer, row_parts
+from tokenizers_vq.quantizers.stages import plain_tables
 
 
-class Grouped(Quantizer):
+class Grouped(RowQuantizer):
     """Independent quantizers on contiguous groups of channels; bits per position add up.
 
     Losses and terms are means over the groups. Indices are concatenated in channel order.
@@ -58,6 +61,7 @@ class Grouped(Quantizer):
         torch.Size([2, 4, 4, 4])
     """
 
+    conventions = (*RowQuantizer.conventions, "widths")
     nested = True
 
     def __init__(
@@ -70,7 +74,7 @@ class Grouped(Quantizer):
     ) -> None:
         if not groups:
             raise ConfigError("Grouped: expected at least one group; got none.")
-        refuse_on_grid(groups, "Grouped")
+        groups = row_parts(groups, "Grouped")
         widths = [group.dim for group in groups]
         width = sum(widths) if code_dim is None else code_dim
         if sum(widths) != width:
@@ -87,7 +91,7 @@ class Grouped(Quantizer):
         super().__init__(dim, width, sizes)
         self.groups = nn.ModuleList(groups)
         self.disentangle_weight = disentangle_weight
-        self._widths = widths
+        self.widths = widths
         self._columns = [group.num_codebooks for group in groups]
 
     @staticmethod
@@ -119,6 +123,10 @@ class Grouped(Quantizer):
 
     def code_indices(self, u: Tensor) -> Tensor:
         """Return the indices ``(N, K)`` of all groups."""
+        tables = plain_tables(self._parts())
+        if tables and all(table.shape == tables[0].shape for table in tables):
+            pieces = u.reshape(u.shape[0], len(tables), -1).transpose(0, 1)
+            return nearest_code(pieces.detach(), torch.stack(tables))[1].T.contiguous()
         rows = zip(self._parts(), self._split(u), strict=True)
         return torch.cat([part.encode_rows(row) for part, row in rows], dim=1)
 
@@ -151,11 +159,11 @@ class Grouped(Quantizer):
         """Whether any group learns in ``update`` only."""
         return any(part.learns_by_update for part in self._parts())
 
-    def _parts(self) -> list[Quantizer]:
-        return [part for part in self.groups if isinstance(part, Quantizer)]
+    def _parts(self) -> list[RowQuantizer]:
+        return [part for part in self.groups if isinstance(part, RowQuantizer)]
 
     def _split(self, u: Tensor) -> tuple[Tensor, ...]:
-        return torch.split(u, self._widths, dim=1)
+        return torch.split(u, self.widths, dim=1)
 
 
 def squared_cosine(parts: Sequence[Tensor], valid: Tensor) -> Tensor:

@@ -17,11 +17,11 @@ from torch.nn import functional as F
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.functional.entropy import weighted_mean
 from tokenizers_vq.functional.straight_through import straight_through
-from tokenizers_vq.quantizers.base import Quantizer
-from tokenizers_vq.quantizers.flat import Flat, Tokens, linear
+from tokenizers_vq.quantizers.flat import Flat, Tokens, code_width, linear
+from tokenizers_vq.quantizers.rows import RowQuantizer
 
 
-class Gumbel(Quantizer):
+class Gumbel(RowQuantizer):
     """Gumbel-softmax quantization: a learned linear map scores the codes, the highest wins.
 
     In training Gumbel noise is added to the scores, and the output is the code that wins, with the
@@ -65,9 +65,7 @@ class Gumbel(Quantizer):
         temperature: float = 1.0,
         uniform_weight: float = 5e-4,
     ) -> None:
-        width = code_dim or dim
-        if width is None:
-            raise ConfigError("Gumbel: expected dim or code_dim; got neither.")
+        width = code_width("Gumbel", dim, code_dim)
         if temperature <= 0:
             raise ConfigError(
                 f"Gumbel: expected a temperature above 0; got {temperature}. "

@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenizers_vq.errors import ConfigError
-from tokenizers_vq.functional.assignment import assignment_sums, most_similar, soft_codes
+from tokenizers_vq.functional.assignment import assignment_sums, soft_codes
 from tokenizers_vq.functional.distributed import sum_over_ranks, total_over_ranks
 from tokenizers_vq.functional.entropy import entropy
-from tokenizers_vq.quantizers.base import Quantizer
-from tokenizers_vq.quantizers.flat import Flat, Tokens, mean_square
+from tokenizers_vq.ops import largest_product
+from tokenizers_vq.quantizers.flat import Flat, Tokens, code_width, mean_square
+from tokenizers_vq.quantizers.rows import RowQuantizer
 
 
-class IBQ(Quantizer):
+class IBQ(RowQuantizer):
     """Index backpropagation: the code with the largest inner product, with a soft gradient.
 
     The output is the chosen code. Its gradient is that of the mean of all codes under
@@ -46,9 +47,9 @@ class IBQ(Quantizer):
         z (B, *grid, D) -> z_q (B, *grid, D), indices (B, *grid, 1)
 
     Terms:
-        ``soft``, ``commitment`` and ``codebook``, of one value and three gradients;
-        ``entropy_sample`` and ``entropy_batch`` in nats. The latter is over the batches of all
-        ranks in training, of each rank alone in evaluation.
+        ``soft``, ``commitment`` and ``codebook``, of one value and three gradients; unless their
+        weight is 0 ``entropy_sample`` and ``entropy_batch`` in nats. The latter is over the batches
+        of all ranks in training, of each rank alone in evaluation.
 
     Raises:
         ConfigError: both widths are missing, a size is below 1, or ``inverse_temperature`` is not
@@ -73,9 +74,7 @@ class IBQ(Quantizer):
         diversity_weight: float = 1.0,
         inverse_temperature: float = 100.0,
     ) -> None:
-        width = code_dim or dim
-        if width is None:
-            raise ConfigError("IBQ: expected dim or code_dim; got neither.")
+        width = code_width("IBQ", dim, code_dim)
         if inverse_temperature <= 0:
             raise ConfigError(
                 f"IBQ: expected an inverse_temperature above 0; got {inverse_temperature}. "
@@ -93,7 +92,7 @@ class IBQ(Quantizer):
 
     def code_indices(self, u: Tensor) -> Tensor:
         """Return the indices ``(N, 1)`` of the largest inner products."""
-        return most_similar(u, self.codebook.float())[:, None]
+        return largest_product(u.detach(), self.codebook.detach())[1][:, None]
 
     def candidates(self, u: Tensor, count: int) -> Tensor:
         """Return the indices ``(N, C, 1)`` of up to ``count`` largest inner products."""
@@ -119,18 +118,19 @@ class IBQ(Quantizer):
         self, u: Tensor, soft: Tensor, codebook: Tensor, indices: Tensor, valid: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         codes = F.embedding(indices[:, 0], codebook)
-        sample, batch = self._entropies(u, codebook, valid)
         terms = {
             "soft": mean_square(soft, u, valid),
             "commitment": mean_square(u, codes.detach(), valid),
             "codebook": mean_square(codes, u.detach(), valid),
-            "entropy_sample": sample,
-            "entropy_batch": batch,
         }
         loss = self.soft_weight * terms["soft"]
         loss = loss + self.commitment_weight * terms["commitment"]
         loss = loss + self.codebook_weight * terms["codebook"]
-        return loss + self.entropy_weight * (sample - self.diversity_weight * batch), terms
+        if self.entropy_weight:
+            sample, batch = self._entropies(u, codebook, valid)
+            loss = loss + self.entropy_weight * (sample - self.diversity_weight * batch)
+            terms |= {"entropy_sample": sample, "entropy_batch": batch}
+        return loss, terms
 
     def _entropies(self, u: Tensor, codebook: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean entropy of assignments and the entropy of their mean, in nats."""

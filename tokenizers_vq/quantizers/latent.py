@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from tokenizers_vq.functional.levels import nearest_levels, pick_levels
 from tokenizers_vq.functional.radix import check_radix, pack_digits, unpack_digits
-from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.flat import mean_square
 from tokenizers_vq.quantizers.fsq import check_levels
+from tokenizers_vq.quantizers.rows import RowQuantizer
 
 
-class LatentQuantizer(Quantizer):
+class LatentQuantizer(RowQuantizer):
     """Latent quantization: the nearest of each channel's own learned numbers.
 
     The values start evenly spaced in [-1/2, 1/2] and learn by gradient. An index names the places
@@ -44,6 +44,7 @@ class LatentQuantizer(Quantizer):
         torch.Size([2, 4, 4, 1])
     """
 
+    conventions = (*RowQuantizer.conventions, "levels")
     _place: Tensor
 
     def __init__(

@@ -16,14 +16,14 @@ from tokenizers_vq.functional import lattices
 from tokenizers_vq.functional.nearest import nearest_codes
 from tokenizers_vq.functional.straight_through import straight_through
 from tokenizers_vq.ops import nearest_code
-from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.flat import mean_square
+from tokenizers_vq.quantizers.rows import RowQuantizer
 
 LATTICES = {"d4": lattices.d4, "e8": lattices.e8, "leech": lattices.leech}
 CHUNK = 256  # rows searched at a time: tables of 4,096 sums each, 4 MiB
 
 
-class Lattice(Quantizer):
+class Lattice(RowQuantizer):
     """Lattice quantization: the minimal vector of a lattice nearest to the direction of a latent.
 
     These vectors are the points of a sphere that touch the most neighbours, so they cover it
@@ -50,6 +50,7 @@ class Lattice(Quantizer):
         torch.Size([2, 4, 4, 1])
     """
 
+    conventions = (*RowQuantizer.conventions, "lattice")
     float32_buffers = ("_codes",)
     _codes: Tensor
     _words: Tensor

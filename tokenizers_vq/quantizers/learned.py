@@ -20,14 +20,14 @@ from tokenizers_vq.functional.codebook import (
     affine_map,
     ema_step,
     kmeans,
-    moments,
+    moments_of_sums,
     pull_strength,
     restart_dead,
 )
 from tokenizers_vq.functional.distributed import closest_over_ranks, gather_rows, sum_over_ranks
 from tokenizers_vq.ops import code_stats, nearest_code
-from tokenizers_vq.quantizers.base import Quantizer
-from tokenizers_vq.quantizers.flat import check_share
+from tokenizers_vq.quantizers.flat import check_share, code_width
+from tokenizers_vq.quantizers.rows import RowQuantizer
 
 UPDATES = ("gradient", "ema")
 METRICS = ("euclidean", "cosine")
@@ -35,7 +35,7 @@ RESTARTS = ("random", "cvq")
 SEEDINGS = ("none", "random", "plusplus")
 
 
-class LearnedCodes(Quantizer):
+class LearnedCodes(RowQuantizer):
     """A quantizer whose codes are the rows of a learned table.
 
     The table learns by gradient, or in ``update`` by moving averages of the latents that chose
@@ -63,6 +63,7 @@ class LearnedCodes(Quantizer):
             ``restart_threshold`` is not in 0..1, both widths are missing, or a size is below 1.
     """
 
+    conventions = (*RowQuantizer.conventions, "metric", "affine")
     float32_buffers: tuple[str, ...] = ("cluster_size", "initialized", "nonfinite", "updates")
     codebook: Tensor
     cluster_size: Tensor
@@ -87,9 +88,7 @@ class LearnedCodes(Quantizer):
         kmeans_init: str,
         affine: bool,
     ) -> None:
-        width = code_dim or dim
-        if width is None:
-            raise ConfigError(f"{type(self).__name__}: expected dim or code_dim; got neither.")
+        width = code_width(type(self).__name__, dim, code_dim)
         super().__init__(dim, width, (codebook_size,))
         self.codebook_update = self._choice("codebook_update", codebook_update, UPDATES)
         self.metric = self._choice("metric", metric, METRICS)
@@ -141,7 +140,7 @@ class LearnedCodes(Quantizer):
             return False
         self.updates += 1
         if self.affine:
-            self._follow_moments(moments(counts.sum(), sums.sum(0), squares))
+            self._follow_moments(moments_of_sums(counts.sum(), sums.sum(0), squares))
         if self.kmeans_init != "none" and not bool(self.initialized):
             self._start_from(u)
             return True

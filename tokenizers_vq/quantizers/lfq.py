@@ -13,17 +13,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from tokenizers_vq.errors import ConfigError
+from tokenizers_vq.errors import ConfigError, unknown_name
 from tokenizers_vq.functional.entropy import batch_entropy, sample_entropy
 from tokenizers_vq.functional.radix import pack_bits, unpack_bits
-from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.flat import Flat, Tokens, mean_square
 from tokenizers_vq.quantizers.neighbours import leaves
+from tokenizers_vq.quantizers.rows import RowQuantizer
 
 MAX_BITS = 62  # one int64 index
+BIT_ORDERS = ("little", "big")
 
 
-class LFQ(Quantizer):
+class LFQ(RowQuantizer):
     """Lookup-free quantization: the sign of each channel.
 
     The loss is ``entropy_weight * (sample - diversity_weight * batch) + commitment_weight *
@@ -33,8 +34,7 @@ class LFQ(Quantizer):
 
     Args:
         dim: latent width D; None for ``bits``.
-        bits: number of channels d; the codebook has 2**d codes. The first channel is the lowest
-            bit; zero counts as negative.
+        bits: number of channels d; the codebook has 2**d codes. Zero counts as negative.
         entropy_weight: of both entropy terms; often annealed from three times its final value.
         diversity_weight: of the batch entropy relative to the sample entropy.
         commitment_weight: pulls latents to their codes.
@@ -44,23 +44,28 @@ class LFQ(Quantizer):
             each of its output's bits has the wrong sign. Indices and losses are those of the right
             ones: they are what a language model should predict. In a residual or multi-scale stack
             the stages after see what the wrong bits left over, and so learn to correct them.
+        bit_order: ``"little"``: the first channel is the lowest bit; ``"big"``: the highest, as in
+            some published models.
 
     Shapes:
         z (B, *grid, D) -> z_q (B, *grid, D), indices (B, *grid, 1)
 
     Terms:
-        ``entropy_sample`` and ``entropy_batch`` in nats; beyond 24 bits the latter is the sum over
-        bits, an upper bound, and is called ``entropy_batch_bound``. It is over the batches of all
-        ranks in training, of each rank alone in evaluation. ``commitment``.
+        ``commitment``; unless their weight is 0 ``entropy_sample`` and ``entropy_batch`` in nats.
+        Beyond 24 bits the latter is the sum over bits, an upper bound, and is called
+        ``entropy_batch_bound``. It is over the batches of all ranks in training, of each rank
+        alone in evaluation.
 
     Raises:
-        ConfigError: ``bits`` is not in 1..62, or ``flip_rate`` not in 0..1.
+        ConfigError: ``bits`` is not in 1..62, ``flip_rate`` not in 0..1, or there is no such order.
 
     Example:
         >>> q = LFQ(dim=32, bits=10)
         >>> q(torch.zeros(2, 4, 4, 32)).indices.shape
         torch.Size([2, 4, 4, 1])
     """
+
+    conventions = (*RowQuantizer.conventions, "scale", "bit_order")
 
     def __init__(
         self,
@@ -73,6 +78,7 @@ class LFQ(Quantizer):
         inverse_temperature: float = 100.0,
         scale: float = 1.0,
         flip_rate: float = 0.0,
+        bit_order: str = "little",
     ) -> None:
         if not isinstance(bits, int) or not 1 <= bits <= MAX_BITS:
             raise ConfigError(
@@ -84,7 +90,10 @@ class LFQ(Quantizer):
                 f"{type(self).__name__}: expected flip_rate in 0..1; got {flip_rate}. "
                 "It is a probability."
             )
+        if bit_order not in BIT_ORDERS:
+            raise unknown_name(f"{type(self).__name__} bit_order", bit_order, BIT_ORDERS)
         super().__init__(dim, bits, (2**bits,))
+        self.bit_order = bit_order
         self.entropy_weight = entropy_weight
         self.diversity_weight = diversity_weight
         self.commitment_weight = commitment_weight
@@ -99,11 +108,14 @@ class LFQ(Quantizer):
 
     def code_indices(self, u: Tensor) -> Tensor:
         """Return the indices ``(N, 1)`` of the signs of ``u (N, d)``."""
-        return pack_bits(u > 0)[:, None]
+        bits = u > 0
+        return pack_bits(bits if self.bit_order == "little" else bits.flip(1))[:, None]
 
     def code_vectors(self, indices: Tensor) -> Tensor:
         """Return the codes ``(N, d)`` of ``indices (N, 1)``."""
-        return (2 * unpack_bits(indices[:, 0], self.code_dim) - 1).float() * self.scale
+        bits = unpack_bits(indices[:, 0], self.code_dim)
+        bits = bits if self.bit_order == "little" else bits.flip(1)
+        return (2 * bits - 1).float() * self.scale
 
     def quantize(self, u: Tensor, source: Tensor, tokens: Tokens) -> Flat:
         """Quantize ``u (N, d)``; in training with ``flip_rate`` get some bits wrong."""
@@ -122,25 +134,24 @@ class LFQ(Quantizer):
     def code_losses(
         self, u: Tensor, indices: Tensor, codes: Tensor, valid: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return entropy and commitment terms."""
-        logits = 4 * self.scale * self.inverse_temperature * u
-        sample = sample_entropy(logits, valid)
-        # In evaluation ranks may have different numbers of batches: nothing may wait for another.
-        batch, exact = batch_entropy(logits, valid, all_ranks=self.training)
+        """Return the commitment term, and the entropy terms if they have a weight."""
         commitment = self._commitment(u, codes, valid)
-        loss = self.entropy_weight * (sample - self.diversity_weight * batch)
-        terms = {
-            "entropy_sample": sample.detach(),
-            "entropy_batch" if exact else "entropy_batch_bound": batch.detach(),
-            "commitment": commitment.detach(),
-        }
-        return loss + self.commitment_weight * commitment, terms
+        loss, terms = self.commitment_weight * commitment, {"commitment": commitment.detach()}
+        if self.entropy_weight:
+            logits = 4 * self.scale * self.inverse_temperature * u
+            sample = sample_entropy(logits, valid)
+            # In evaluation ranks may have different numbers of batches: none waits for another.
+            batch, exact = batch_entropy(logits, valid, all_ranks=self.training)
+            loss = loss + self.entropy_weight * (sample - self.diversity_weight * batch)
+            terms["entropy_sample"] = sample.detach()
+            terms["entropy_batch" if exact else "entropy_batch_bound"] = batch.detach()
+        return loss, terms
 
     def _commitment(self, u: Tensor, codes: Tensor, valid: Tensor) -> Tensor:
         return mean_square(u, codes, valid)
 
 
-def flip_bits(head: Quantizer, indices: Tensor, tokens: Tokens) -> Tensor:
+def flip_bits(head: RowQuantizer, indices: Tensor, tokens: Tokens) -> Tensor:
     """Return ``indices (N, K)`` as a training output of ``head`` shows them; -1 stays.
 
     Those of heads with a ``flip_rate``, also inside of others, have wrong bits. The same tensor

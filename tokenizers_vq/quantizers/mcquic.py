@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from tokenizers_vq.errors import ConfigError, ShapeError
 from tokenizers_vq.functional.distributed import sum_over_ranks
 from tokenizers_vq.functional.reassign import reassign_unused
-from tokenizers_vq.quantizers.flat import Flat, check_share
+from tokenizers_vq.ops import nearest_code
+from tokenizers_vq.quantizers.flat import Flat, check_share, code_width
 from tokenizers_vq.quantizers.grid import (
     GridConv,
     GridQuantizer,
@@ -69,6 +70,7 @@ class McQuic(GridQuantizer):
         torch.Size([2, 21, 1])
     """
 
+    conventions = (*GridQuantizer.conventions, "levels", "axes")
     float32_buffers = ("frequencies", "nonfinite", "updates")
     frequencies: Tensor
     nonfinite: Tensor
@@ -88,14 +90,14 @@ class McQuic(GridQuantizer):
         decay: float = 0.9,
         restart_every: int = 0,
     ) -> None:
-        width = code_dim or dim
+        width = code_width("McQuic", dim, code_dim)
         self._check_options(width, levels, codebooks, axes)
         check_share("McQuic", decay=decay)
         if temperature <= 0:
             raise ConfigError(
                 f"McQuic: expected a temperature above 0; got {temperature}. Correct it."
             )
-        super().__init__(dim, width or 0, (codebook_size,) * codebooks)
+        super().__init__(dim, width, (codebook_size,) * codebooks)
         self.levels, self.axes = levels, axes
         self.drop_frequent = drop_frequent
         self.decay = decay
@@ -149,7 +151,7 @@ class McQuic(GridQuantizer):
         rest, grid = channels_first(u), tuple(u.shape[1:-1])
         columns = []
         for level, sides in enumerate(self.level_grids(grid)):
-            columns.append(self._logits(rest.flatten(2).mT, level).argmax(-1))
+            columns.append(self._nearest(rest.flatten(2).mT, level))
             if level < self.levels - 1:
                 part = self._spread(self._codes(columns[-1], level), sides)
                 rest = self.down[level](rest - part)
@@ -212,6 +214,13 @@ class McQuic(GridQuantizer):
         distance = x.square().sum(-1, keepdim=True) + codes.square().sum(-1) - 2 * products
         return -distance * self._sharpness()[level, :, None] / math.sqrt(size)
 
+    def _nearest(self, rows: Tensor, level: int) -> Tensor:
+        """Return the indices ``(B, n, m)`` of the codes nearest to ``rows (B, n, d)``."""
+        codes = self.codebook[level].detach().float()
+        pieces = rows.detach().reshape(-1, *codes.shape[::2]).transpose(0, 1)
+        index = nearest_code(pieces, codes)[1].T
+        return index.reshape(*rows.shape[:-1], codes.shape[0])
+
     def _chosen(self, rows: Tensor, level: int) -> tuple[Tensor, Tensor]:
         """Return codes ``(B, n, d)`` with the softmax's gradient, and indices ``(B, n, m)``."""
         logits = self._logits(rows, level)
@@ -219,7 +228,9 @@ class McQuic(GridQuantizer):
             logits = self._dropped(logits, level)
             uniform = torch.rand_like(logits).clamp(min=1e-20)
             logits = logits - (-uniform.log()).clamp(min=1e-20).log()  # Gumbel noise
-        index = logits.argmax(-1)
+            index = logits.argmax(-1)
+        else:
+            index = self._nearest(rows, level)
         codes = self.codebook[level].detach().float()
         soft = torch.einsum("bnmk,mkd->bnmd", logits.softmax(-1), codes).flatten(2)
         return self._codes(index, level) + (soft - soft.detach()), index
@@ -259,7 +270,7 @@ class McQuic(GridQuantizer):
         return torch.stack([torch.bincount(c[c >= 0], minlength=size).float() for c in flat])
 
     @staticmethod
-    def _check_options(width: int | None, levels: int, codebooks: int, axes: int) -> None:
+    def _check_options(width: int, levels: int, codebooks: int, axes: int) -> None:
         ranges = {
             "levels": (levels, 1, 16),
             "codebooks": (codebooks, 1, 4096),
@@ -270,7 +281,7 @@ class McQuic(GridQuantizer):
                 raise ConfigError(
                     f"McQuic: expected {option} in {low}..{high}; got {value}. Correct it."
                 )
-        if not width or width % codebooks:
+        if width % codebooks:
             raise ConfigError(
                 f"McQuic: expected a width that {codebooks} codebooks can share; got {width}. "
                 "Set dim or code_dim to a multiple."

@@ -54,6 +54,7 @@ class MCRVQ(Residual):
         torch.Size([2, 7, 5])
     """
 
+    conventions = (*Residual.conventions, "parts")
     _masks: Tensor
 
     def __init__(
@@ -85,4 +86,4 @@ class MCRVQ(Residual):
 
     def _depth(self, tokens: Tokens) -> Tensor:
         dropout = self.stage_dropout if self.training else 0.0
-        return draw_depth(tokens, self.parts, len(self.stages), dropout)
+        return draw_depth(tokens, self.parts, len(self.stages), dropout, self.generator)

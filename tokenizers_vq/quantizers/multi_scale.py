@@ -10,16 +10,17 @@ Reference:
     all scales together; a single scale works.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokenizers_vq.errors import ConfigError, ShapeError
+from tokenizers_vq.errors import ShapeError
 from tokenizers_vq.functional.straight_through import straight_through
 from tokenizers_vq.quantizers.base import Quantizer
-from tokenizers_vq.quantizers.flat import Flat, Tokens, mean_square, mean_terms
+from tokenizers_vq.quantizers.flat import Flat
 from tokenizers_vq.quantizers.grid import (
     GridConv,
     GridQuantizer,
@@ -28,14 +29,20 @@ from tokenizers_vq.quantizers.grid import (
     positions,
 )
 from tokenizers_vq.quantizers.lfq import flip_bits
+from tokenizers_vq.quantizers.rows import RowQuantizer
 from tokenizers_vq.quantizers.scales import (
     SMOOTH,
+    TINY,
+    check_ranges,
     checked_grids,
-    checked_width,
+    checked_heads,
+    inner_losses,
+    masked_error,
     phi_of_scales,
     proportional,
+    tokens_of,
 )
-from tokenizers_vq.quantizers.stages import draw_depth, quantize_stage, settles
+from tokenizers_vq.quantizers.stages import draw_depth
 
 
 class MultiScale(GridQuantizer):
@@ -88,6 +95,7 @@ class MultiScale(GridQuantizer):
         torch.Size([2, 21, 1])
     """
 
+    conventions = (*GridQuantizer.conventions, "scales", "phi_ratio", "scale_factor")
     nested = True
 
     def __init__(  # noqa: PLR0913 - one flat list of options is what a config file holds
@@ -108,19 +116,26 @@ class MultiScale(GridQuantizer):
     ) -> None:
         inner = [inner] if isinstance(inner, Quantizer) else inner
         grids = checked_grids(scales, axes)
-        width = checked_width(inner, len(grids), code_dim or dim)
-        super().__init__(dim, width, inner[0].codebook_sizes)
+        heads = checked_heads(inner, len(grids), dim if code_dim is None else code_dim)
+        width = heads[0].dim
+        super().__init__(dim, width, heads[0].codebook_sizes)
         self.scales = grids
         self.axes = len(grids[0])
-        self.inner = nn.ModuleList(inner)
-        self._shared = len(inner) == 1
+        self.inner = nn.ModuleList(heads)
+        self._shared = len(heads) == 1
         self.phi_ratio = phi_ratio
         self.commitment_weight = commitment_weight
         self.codebook_weight = codebook_weight
         self.scale_factor = scale_factor
         self.scale_dropout = scale_dropout
         self.min_scales = min_scales
-        self._check_counts(phi)
+        check_ranges(
+            phi=(phi, 0, 10**6),
+            phi_ratio=(phi_ratio, 0, 1),
+            scale_dropout=(scale_dropout, 0, 1),
+            min_scales=(min_scales, 1, len(grids)),
+            scale_factor=(scale_factor, TINY, math.inf),
+        )
         convs = min(phi, len(grids))
         self.phi = nn.ModuleList(GridConv(width, self.axes) for _ in range(convs))
         self._phi_of = phi_of_scales(len(grids), convs) if convs else []
@@ -177,11 +192,12 @@ class MultiScale(GridQuantizer):
             rows.append(row)
             columns.append(index)
             active = valid.flatten(1) & (depth[:, None] > i)
-            commitments.append(_error(z, right.detach(), active))
-            codebooks.append(_error(right, z.detach(), active))
+            commitments.append(masked_error(z, right.detach(), active))
+            codebooks.append(masked_error(right, z.detach(), active))
         indices = torch.cat(columns, dim=1)
         used = (indices >= 0).any(-1) & self._whole(valid, grid)
-        loss, terms = self._inner_losses(rows, columns, used)
+        rows = [self._scaled(row, i) for i, row in enumerate(rows)]
+        loss, terms = inner_losses(self._heads(), rows, columns, used)
         commitment, codebook = torch.stack(commitments).mean(), torch.stack(codebooks).mean()
         terms |= {"commitment": commitment.detach(), "codebook": codebook.detach()}
         terms |= {f"commitment/{i}": term.detach() for i, term in enumerate(commitments)}
@@ -294,10 +310,10 @@ class MultiScale(GridQuantizer):
 
     # ---------------------------------------------------------------------------------------------
 
-    def _heads(self) -> list[Quantizer]:
-        return [head for head in self.inner if isinstance(head, Quantizer)]
+    def _heads(self) -> list[RowQuantizer]:
+        return [head for head in self.inner if isinstance(head, RowQuantizer)]
 
-    def _head(self, i: int) -> Quantizer:
+    def _head(self, i: int) -> RowQuantizer:
         return self._heads()[0 if self._shared else i]
 
     def _sums(self, indices: Tensor, grid: tuple[int, ...]) -> Iterator[Tensor]:
@@ -336,7 +352,7 @@ class MultiScale(GridQuantizer):
     def _shown(self, index: Tensor, i: int) -> Tensor:
         """Return the tokens ``(B, n, K)`` that the sum goes on with: itself, or with wrong bits."""
         flat = index.reshape(-1, self.num_codebooks)
-        shown = flip_bits(self._head(i), flat, _tokens(index[..., 0] >= 0))
+        shown = flip_bits(self._head(i), flat, tokens_of(index[..., 0] >= 0))
         return index if shown is flat else shown.reshape(index.shape)
 
     def _scaled(self, row: Tensor, i: int) -> Tensor:
@@ -349,57 +365,10 @@ class MultiScale(GridQuantizer):
             torch.cat([self._lower(lost, i, grid)[..., 0] for i in range(len(self.scales))], 1) == 0
         )
 
-    def _inner_losses(
-        self, rows: list[Tensor], columns: list[Tensor], used: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the inner heads' own loss, each on all of its tokens, and its terms."""
-        use = list(torch.split(used, [row.shape[1] for row in rows], dim=1))
-        rows = [self._scaled(row, i) for i, row in enumerate(rows)]
-        if self._shared:
-            rows, columns, use = [torch.cat(rows, 1)], [torch.cat(columns, 1)], [used]
-        flats = []
-        for head, row, index, valid in zip(self._heads(), rows, columns, use, strict=True):
-            flat, tokens = row.reshape(-1, self.code_dim), _tokens(valid)
-            if settles(type(head)):  # it need not search again
-                chosen = index.reshape(-1, self.num_codebooks)
-                flats.append(quantize_stage(head, flat, tokens, chosen))
-            else:
-                flats.append(head.quantize_rows(flat, flat, tokens))
-        terms = mean_terms([flat.terms for flat in flats])
-        loss = torch.stack([flat.loss for flat in flats]).mean()
-        return loss, {f"inner/{name}": term for name, term in terms.items()}
-
     def _depth(self, u: Tensor) -> Tensor:
         """Return ``(B,)``: after how many scales each item stops."""
         valid = torch.ones(u.shape[0], 1, dtype=torch.bool, device=u.device)
         dropout = self.scale_dropout if self.training else 0.0
-        return draw_depth(_tokens(valid), self.min_scales, len(self.scales), dropout)
-
-    def _check_counts(self, phi: int) -> None:
-        ranges = {
-            "phi": (phi, 0, 10**6),
-            "phi_ratio": (self.phi_ratio, 0, 1),
-            "scale_dropout": (self.scale_dropout, 0, 1),
-            "min_scales": (self.min_scales, 1, len(self.scales)),
-        }
-        for option, (value, low, high) in ranges.items():
-            if not low <= value <= high:
-                raise ConfigError(
-                    f"MultiScale: expected {option} in {low}..{high}; got {value}. Correct it."
-                )
-        if self.scale_factor <= 0:
-            raise ConfigError(
-                f"MultiScale: expected a scale_factor above 0; got {self.scale_factor}. Correct it."
-            )
-
-
-def _tokens(valid: Tensor) -> Tokens:
-    """Return what is known about the flat rows of tokens ``(B, n)``, given which are valid."""
-    item = torch.arange(valid.shape[0], device=valid.device)[:, None].expand(valid.shape)
-    return Tokens(valid.reshape(-1), item.reshape(-1), valid.shape[0])
-
-
-def _error(a: Tensor, b: Tensor, active: Tensor) -> Tensor:
-    """Return the mean square of ``a - b (B, d, *grid)`` over ``active (B, positions)``."""
-    rows = [x.flatten(2).mT.flatten(0, 1) for x in (a, b)]
-    return mean_square(rows[0], rows[1], active.reshape(-1))
+        return draw_depth(
+            tokens_of(valid), self.min_scales, len(self.scales), dropout, self.generator
+        )

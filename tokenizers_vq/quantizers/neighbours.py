@@ -7,6 +7,7 @@ Reference:
 """
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from tokenizers_vq.errors import ConfigError, check_indices
 from tokenizers_vq.functional.radix import pack_digits, unpack_digits
 from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.flat import float32_island
+from tokenizers_vq.quantizers.rows import RowQuantizer
 
 
 @torch.no_grad()
@@ -181,16 +183,20 @@ def _step(
     return torch.stack(packed, dim=1)
 
 
-def _searches(head: Quantizer) -> bool:
+def _searches(head: Quantizer) -> TypeGuard[RowQuantizer]:
     """Return whether the head knows more than the best choice."""
-    return type(head).candidates is not Quantizer.candidates
+    if not isinstance(head, RowQuantizer):
+        return False
+    return type(head).candidates is not RowQuantizer.candidates
 
 
 def _is_grid(head: Quantizer) -> bool:
     """Return whether indices count steps: made of digits, or each deciding one channel alone."""
     if any(len(sizes) > 1 for sizes in head.digits):
         return True
-    if len(head.digits) != head.code_dim or min(head.codebook_sizes) < 2:
+    if not isinstance(head, RowQuantizer) or len(head.digits) != head.code_dim:
+        return False
+    if min(head.codebook_sizes) < 2:
         return False
     one = torch.eye(head.code_dim, dtype=torch.int64, device=next(head.buffers()).device)
     moved = head.code_vectors(one) != head.code_vectors(torch.zeros_like(one))

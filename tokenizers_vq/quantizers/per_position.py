@@ -17,6 +17,7 @@ from tokenizers_vq.errors import ConfigError, DataError, ShapeError, unknown_nam
 from tokenizers_vq.functional.distributed import sum_over_ranks
 from tokenizers_vq.functional.reassign import reassign_unused
 from tokenizers_vq.functional.straight_through import straight_through
+from tokenizers_vq.ops import nearest_code
 from tokenizers_vq.quantizers.flat import Flat, mean_square
 from tokenizers_vq.quantizers.grid import (
     GridConv,
@@ -25,8 +26,6 @@ from tokenizers_vq.quantizers.grid import (
     channels_last,
     positions,
 )
-
-SCORES = 2**21  # held at a time
 
 
 class PerPosition(GridQuantizer):
@@ -68,6 +67,7 @@ class PerPosition(GridQuantizer):
         torch.Size([2, 512, 1])
     """
 
+    conventions = (*GridQuantizer.conventions, "grid")
     float32_buffers = ("counts", "nonfinite", "updates")
     counts: Tensor
     nonfinite: Tensor
@@ -236,19 +236,9 @@ class PerPosition(GridQuantizer):
         return numbers.reshape(valid.shape[0], self.tokens, self.code_dim).all(-1)
 
     def _search(self, pieces: Tensor) -> Tensor:
-        """Return ``(B, T, 1)``, some codebooks at a time so that few scores exist at once."""
-        rows, codes = pieces.transpose(0, 1), self.codebook.float()
-        size = codes.shape[1]
-        step = self.tokens
-        if not torch.compiler.is_compiling():
-            step = max(1, SCORES // max(1, rows.shape[1] * size))
-        found = []
-        for start in range(0, self.tokens, step):
-            part = codes[start : start + step]
-            half = 0.5 * part.square().sum(-1)
-            scores = torch.baddbmm(-half[:, None], rows[start : start + step], part.mT)
-            found.append(scores.argmax(-1))
-        return torch.cat(found).T[..., None].contiguous()
+        """Return the indices ``(B, T, 1)`` of the nearest codes."""
+        index = nearest_code(pieces.transpose(0, 1), self.codebook.float())[1]
+        return index.T[..., None].contiguous()
 
     def _codes(self, indices: Tensor) -> Tensor:
         return F.embedding(self._place(indices), self.codebook.float().flatten(0, 1))

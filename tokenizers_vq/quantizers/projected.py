@@ -52,6 +52,8 @@ class Projected(Wrapper):
         torch.Size([2, 4, 4, 1])
     """
 
+    conventions = (*Wrapper.conventions, "norm", "hidden")
+
     def __init__(
         self,
         dim: int | None = None,
@@ -62,7 +64,7 @@ class Projected(Wrapper):
         hidden: int | None = None,
     ) -> None:
         super().__init__(dim, inner)
-        width = code_dim or self.dim
+        width = self.dim if code_dim is None else code_dim
         self.check_width(width, "Set code_dim to that.")
         _check_options(norm, hidden, width)
         self.norm = norm

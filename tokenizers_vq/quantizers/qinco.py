@@ -18,8 +18,15 @@ from tokenizers_vq.functional.distributed import gather_rows, sum_over_ranks
 from tokenizers_vq.functional.nearest import nearest_codes
 from tokenizers_vq.functional.straight_through import straight_through
 from tokenizers_vq.ops import nearest_code
-from tokenizers_vq.quantizers.base import Quantizer
-from tokenizers_vq.quantizers.flat import Flat, Tokens, check_share, linear, mean_square
+from tokenizers_vq.quantizers.flat import (
+    Flat,
+    Tokens,
+    check_share,
+    code_width,
+    linear,
+    mean_square,
+)
+from tokenizers_vq.quantizers.rows import RowQuantizer
 from tokenizers_vq.quantizers.stages import beam_search, draw_depth, fill_prefix
 
 CHUNK = 2**22  # numbers in one layer of the search: 16 MiB of float32
@@ -57,7 +64,7 @@ class CodeNetwork(nn.Module):
         return v
 
 
-class QINCo(Quantizer):
+class QINCo(RowQuantizer):
     """Residual quantization with implicit neural codebooks.
 
     Stage 0 is vector quantization. Stage m moves its K codes by a network that sees the sum of the
@@ -118,9 +125,7 @@ class QINCo(Quantizer):
         stage_dropout: float = 0.0,
         beam: int = 1,
     ) -> None:
-        width = code_dim or dim
-        if width is None:
-            raise ConfigError("QINCo: expected dim or code_dim; got neither.")
+        width = code_width("QINCo", dim, code_dim)
         counts = {"depth": depth, "hidden": hidden, "blocks": blocks, "beam": beam}
         for option, value in counts.items():
             if not isinstance(value, int) or value < 1:
@@ -148,7 +153,7 @@ class QINCo(Quantizer):
         """Quantize stage by stage; one straight-through estimator around the last sum."""
         count = self.num_codebooks
         dropout = self.stage_dropout if self.training else 0.0
-        depth = draw_depth(tokens, 1, count, dropout)
+        depth = draw_depth(tokens, 1, count, dropout, self.generator)
         with torch.no_grad():
             indices = self._search(u, depth)
         sums = self._sums(indices)

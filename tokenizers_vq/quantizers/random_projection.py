@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.functional.straight_through import straight_through
 from tokenizers_vq.ops import nearest_code
-from tokenizers_vq.quantizers.base import Quantizer
+from tokenizers_vq.quantizers.rows import RowQuantizer
 
 
-class RandomProjection(Quantizer):
+class RandomProjection(RowQuantizer):
     """Random projection to a random codebook, both frozen: targets to predict, not a bottleneck.
 
     A latent is normalised to mean 0 and variance 1 over its channels, projected by a fixed matrix
@@ -80,8 +80,7 @@ class RandomProjection(Quantizer):
         """Return the indices ``(N, K)`` of the codes nearest in direction to the projections."""
         projected = F.layer_norm(u, u.shape[1:]) @ self.projection
         rows = F.normalize(projected.reshape(-1, *self.codebook.shape[::2]), dim=-1)
-        found = [nearest_code(rows[:, k], self.codebook[k])[1] for k in range(self.num_codebooks)]
-        return torch.stack(found, dim=1)
+        return nearest_code(rows.transpose(0, 1), self.codebook)[1].T.contiguous()
 
     def code_vectors(self, indices: Tensor) -> Tensor:
         """Return the shortest latents ``(N, D)`` whose projections are the codes of ``indices``."""

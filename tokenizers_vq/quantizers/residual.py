@@ -18,13 +18,16 @@ from torch import Tensor, nn
 
 from tokenizers_vq.errors import ConfigError, unknown_name
 from tokenizers_vq.functional.straight_through import rotate_to
-from tokenizers_vq.quantizers.base import Quantizer, refuse_on_grid
+from tokenizers_vq.ops import residual_codes
+from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.flat import Flat, Tokens, check_share, linear, mean_terms
 from tokenizers_vq.quantizers.perturbed import refuse_perturbed
+from tokenizers_vq.quantizers.rows import RowQuantizer, row_parts
 from tokenizers_vq.quantizers.stages import (
     beam_search,
     draw_depth,
     fill_prefix,
+    plain_tables,
     quantize_stage,
     settles,
 )
@@ -32,7 +35,7 @@ from tokenizers_vq.quantizers.stages import (
 ESTIMATORS = ("straight_through", "rotation")
 
 
-class Residual(Quantizer):
+class Residual(RowQuantizer):
     """Residual quantization: the output is the sum of the stages' codes.
 
     The search runs on detached sums, the losses of each stage see the latent minus those, and one
@@ -78,6 +81,7 @@ class Residual(Quantizer):
         torch.Size([2, 5, 4])
     """
 
+    conventions = (*RowQuantizer.conventions, "stage_scale", "soft_clamp", "repeat")
     nested = True
     _channel_scale: Tensor  # where stage_scale has one number per channel
     _channel_bound: Tensor  # where soft_clamp has
@@ -98,13 +102,14 @@ class Residual(Quantizer):
         name = type(self).__name__
         if not stages:
             raise ConfigError(f"{name}: expected at least one stage; got none.")
-        refuse_on_grid(stages, name)
+        stages = row_parts(stages, name)
         refuse_perturbed(stages, name)
         _refuse_rotation(stages, name)
         if estimator not in ESTIMATORS:
             raise unknown_name(f"{name} estimator", estimator, ESTIMATORS)
         check_share(name, stage_dropout=stage_dropout)
-        width = code_dim or dim or stages[0].dim
+        dim_or_first = stages[0].dim if dim is None else dim
+        width = dim_or_first if code_dim is None else code_dim
         widths = [stage.dim for stage in stages]
         if set(widths) != {width}:
             raise ConfigError(
@@ -164,6 +169,9 @@ class Residual(Quantizer):
     def code_indices(self, u: Tensor) -> Tensor:
         """Return the indices ``(N, K)`` of all stages."""
         u = self._bounded(u)
+        tables = plain_tables([stage for stage, _ in self._parts()])
+        if tables and self._sums_plainly():
+            return residual_codes(u, tables)
         depth = torch.full_like(u[:, 0], len(self._columns), dtype=torch.int64)
         return self._greedy(u, depth) if self.beam == 1 else self._search(u, depth)
 
@@ -227,8 +235,8 @@ class Residual(Quantizer):
 
     # ---------------------------------------------------------------------------------------------
 
-    def _parts(self) -> list[tuple[Quantizer, float | Tensor]]:
-        stages = [stage for stage in self.stages if isinstance(stage, Quantizer)] * self.repeat
+    def _parts(self) -> list[tuple[RowQuantizer, float | Tensor]]:
+        stages = [stage for stage in self.stages if isinstance(stage, RowQuantizer)] * self.repeat
         scale: float | Tensor = self._channel_scale
         if isinstance(self.stage_scale, float | int):
             scale = self.stage_scale
@@ -238,10 +246,15 @@ class Residual(Quantizer):
         """Return what a stage quantizes ``(N, d)``, given the sum ``out`` of those before it."""
         return u - out
 
+    def _sums_plainly(self) -> bool:
+        """Whether each stage's rest is the latent minus the codes before, and it has no choice."""
+        unscaled = self.stage_scale == 1.0
+        return unscaled and self.beam == 1 and type(self)._rest is Residual._rest
+
     def _depth(self, tokens: Tokens) -> Tensor:
         """Return ``(N,)``: after how many stages each row stops."""
         dropout = self.stage_dropout if self.training else 0.0
-        return draw_depth(tokens, 1, len(self._columns), dropout)
+        return draw_depth(tokens, 1, len(self._columns), dropout, self.generator)
 
     def _bounded(self, u: Tensor) -> Tensor:
         if self.soft_clamp is None:

@@ -4,14 +4,19 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+from torch import Tensor
 
 from tokenizers_vq.errors import ConfigError
-from tokenizers_vq.quantizers.base import Quantizer, refuse_on_grid
+from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.dithered_fsq import DitheredFSQ
+from tokenizers_vq.quantizers.flat import Tokens, mean_square, mean_terms
 from tokenizers_vq.quantizers.fsp import FSP
 from tokenizers_vq.quantizers.gumbel import Gumbel
 from tokenizers_vq.quantizers.perturbed import refuse_perturbed
+from tokenizers_vq.quantizers.rows import RowQuantizer, row_parts
+from tokenizers_vq.quantizers.stages import quantize_stage, settles
 
+TINY = 5e-324  # the least number above 0
 SMOOTH = {1: "linear", 2: "bicubic", 3: "trilinear"}  # how a scale is brought up, by rank
 
 
@@ -67,8 +72,13 @@ def checked_grids(scales: Sequence[int | Sequence[int]], axes: int | None) -> li
     return grids
 
 
-def checked_width(inner: Sequence[Quantizer], scales: int, width: int | None) -> int:
-    """Return the width of the inner heads.
+def checked_heads(inner: Sequence[Quantizer], scales: int, width: int | None) -> list[RowQuantizer]:
+    """Return the inner heads, if they fit.
+
+    Args:
+        inner: one head for all scales, or one for each.
+        scales: number of scales.
+        width: of all of them; None for that of the first.
 
     Raises:
         ConfigError: another number of heads than 1 or ``scales``, heads that do not fit, or one
@@ -79,24 +89,72 @@ def checked_width(inner: Sequence[Quantizer], scales: int, width: int | None) ->
             f"MultiScale: expected 1 inner head or {scales}, one per scale; got {len(inner)}. "
             "Give one to share, or one for each."
         )
-    refuse_on_grid(inner, "MultiScale")
-    refuse_perturbed(inner, "MultiScale")
-    _refuse_noisy(inner)
-    width = width or inner[0].dim
-    if {head.dim for head in inner} != {width}:
+    heads = row_parts(inner, "MultiScale")
+    refuse_perturbed(heads, "MultiScale")
+    _refuse_noisy(heads)
+    width = heads[0].dim if width is None else width
+    if {head.dim for head in heads} != {width}:
         raise ConfigError(
             f"MultiScale: expected inner heads of width {width}; got "
-            f"{[head.dim for head in inner]}. Give each that dim, or set code_dim."
+            f"{[head.dim for head in heads]}. Give each that dim, or set code_dim."
         )
-    if len({head.codebook_sizes for head in inner}) != 1:
+    if len({head.codebook_sizes for head in heads}) != 1:
         raise ConfigError(
             "MultiScale: expected inner heads with the same codebook sizes; got "
-            f"{[head.codebook_sizes for head in inner]}. Tokens of all scales share one table."
+            f"{[head.codebook_sizes for head in heads]}. Tokens of all scales share one table."
         )
-    return width
+    return heads
 
 
-def _refuse_noisy(inner: Sequence[Quantizer]) -> None:
+def check_ranges(**options: tuple[float, float, float]) -> None:
+    """Raise ``ConfigError`` unless each option's value lies between its lowest and highest."""
+    for option, (value, low, high) in options.items():
+        if low <= value <= high:
+            continue
+        wanted = f"{option} in {low}..{high}" if low != TINY else f"a {option} above 0"
+        raise ConfigError(f"MultiScale: expected {wanted}; got {value}. Correct it.")
+
+
+def inner_losses(
+    heads: Sequence[RowQuantizer], rows: list[Tensor], columns: list[Tensor], used: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the inner heads' own loss, each on all of its tokens, and its terms.
+
+    Args:
+        heads: one for all scales, or one for each.
+        rows: ``(B, n, d)`` of each scale, divided by its factor.
+        columns: their indices ``(B, n, K)``.
+        used: ``(B, L)`` bool, which tokens of all scales count.
+    """
+    use = list(torch.split(used, [row.shape[1] for row in rows], dim=1))
+    if len(heads) == 1:
+        rows, columns, use = [torch.cat(rows, 1)], [torch.cat(columns, 1)], [used]
+    flats = []
+    for head, row, index, valid in zip(heads, rows, columns, use, strict=True):
+        flat, tokens = row.reshape(-1, row.shape[-1]), tokens_of(valid)
+        if settles(type(head)):  # it need not search again
+            chosen = index.reshape(-1, index.shape[-1])
+            flats.append(quantize_stage(head, flat, tokens, chosen))
+        else:
+            flats.append(head.quantize_rows(flat, flat, tokens))
+    terms = mean_terms([flat.terms for flat in flats])
+    loss = torch.stack([flat.loss for flat in flats]).mean()
+    return loss, {f"inner/{name}": term for name, term in terms.items()}
+
+
+def tokens_of(valid: Tensor) -> Tokens:
+    """Return what is known about the flat rows of tokens ``(B, n)``, given which are valid."""
+    item = torch.arange(valid.shape[0], device=valid.device)[:, None].expand(valid.shape)
+    return Tokens(valid.reshape(-1), item.reshape(-1), valid.shape[0])
+
+
+def masked_error(a: Tensor, b: Tensor, active: Tensor) -> Tensor:
+    """Return the mean square of ``a - b (B, d, *grid)`` over ``active (B, positions)``."""
+    rows = [x.flatten(2).mT.flatten(0, 1) for x in (a, b)]
+    return mean_square(rows[0], rows[1], active.reshape(-1))
+
+
+def _refuse_noisy(inner: Sequence[RowQuantizer]) -> None:
     """Raise for heads whose training output is not the code: it would not be seen here."""
     for part in (inside for head in inner for inside in head.modules()):
         draws = getattr(part, "sample_temperature", 0) > 0 or getattr(part, "noise", False)

@@ -55,6 +55,7 @@ class SharedIndex(VectorQuantizer):
         torch.Size([2, 4, 4, 1])
     """
 
+    conventions = (*VectorQuantizer.conventions, "parts", "weights")
     float32_buffers: tuple[str, ...] = (*VectorQuantizer.float32_buffers, "_scale")
     _scale: Tensor
 

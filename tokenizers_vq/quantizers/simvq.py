@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.functional.nearest import nearest_codes
 from tokenizers_vq.ops import nearest_code
-from tokenizers_vq.quantizers.base import Quantizer
-from tokenizers_vq.quantizers.flat import mean_square
+from tokenizers_vq.quantizers.flat import code_width, mean_square
+from tokenizers_vq.quantizers.rows import RowQuantizer
 
 
-class SimVQ(Quantizer):
+class SimVQ(RowQuantizer):
     """Vector quantization whose codes all move together.
 
     The codebook is a frozen normal table times a learned matrix. Each step moves every code, also
@@ -56,9 +55,7 @@ class SimVQ(Quantizer):
         codebook_weight: float = 1.0,
         bias: bool = False,
     ) -> None:
-        width = code_dim or dim
-        if width is None:
-            raise ConfigError("SimVQ: expected dim or code_dim; got neither.")
+        width = code_width("SimVQ", dim, code_dim)
         super().__init__(dim, width, (codebook_size,))
         self.commitment_weight = commitment_weight
         self.codebook_weight = codebook_weight

@@ -14,6 +14,7 @@ from torch import Tensor
 from tokenizers_vq.errors import ConfigError, ShapeError
 from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.flat import float32_island
+from tokenizers_vq.quantizers.rows import RowQuantizer
 
 MAX_SIZE = 2**18  # codes per codebook: all of them are decoded, 256 MiB at 256 channels
 
@@ -36,16 +37,16 @@ def expected_latents(head: Quantizer, probs: Tensor | Sequence[Tensor]) -> Tenso
         ConfigError: a codebook has more than ``MAX_SIZE`` codes, or the code of one index depends
             on the others or on its place.
     """
-    _refuse(head)
+    summed = _summed(head)
     parts = _checked([probs] if isinstance(probs, Tensor) else list(probs), head.codebook_sizes)
     grid = parts[0].shape[:-1]
     with float32_island(parts[0].device):
         rows = [p.reshape(-1, p.shape[-1]).float() for p in parts]
-        out = _expected_rows(head, rows)
+        out = _expected_rows(summed, rows)
     return out.reshape(*grid, head.dim)
 
 
-def _expected_rows(head: Quantizer, probs: list[Tensor]) -> Tensor:
+def _expected_rows(head: RowQuantizer, probs: list[Tensor]) -> Tensor:
     """Return ``(N, D)`` of ``(N, size)`` each.
 
     Latents are ``f(0) + sum_k (f_k(i_k) - f(0))``, where ``f_k`` has all other indices at 0.
@@ -60,11 +61,11 @@ def _expected_rows(head: Quantizer, probs: list[Tensor]) -> Tensor:
     return out if count == 1 else out - (count - 1) * head.decode_rows(start)
 
 
-def _refuse(head: Quantizer) -> None:
-    """Raise for heads whose latents are no sum of tables over their codebooks."""
+def _summed(head: Quantizer) -> RowQuantizer:
+    """Return the head if its latents are sums of tables over its codebooks; raise if not."""
     name = type(head).__name__
     additive = all(part.additive for part in head.modules() if isinstance(part, Quantizer))
-    if head.on_grid or (head.num_codebooks > 1 and not additive):
+    if not isinstance(head, RowQuantizer) or (head.num_codebooks > 1 and not additive):
         raise ConfigError(
             f"decode_soft: expected a head whose latents are sums over its codebooks; got {name}, "
             "where a code depends on others or on its place. Decode indices instead."
@@ -74,6 +75,7 @@ def _refuse(head: Quantizer) -> None:
             f"decode_soft: expected codebooks of at most {MAX_SIZE} codes; got {name} with "
             f"{max(head.codebook_sizes)}. Decode indices instead."
         )
+    return head
 
 
 def _checked(probs: list[Tensor], sizes: tuple[int, ...]) -> list[Tensor]:

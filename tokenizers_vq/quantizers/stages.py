@@ -6,15 +6,15 @@ Reference:
     Zeghidour et al., SoundStream, 2021, https://arxiv.org/abs/2107.03312, section III.C (depths).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from tokenizers_vq.errors import ShapeError
-from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.flat import Flat, Tokens, linear
+from tokenizers_vq.quantizers.rows import RowQuantizer
 
 CHUNK = 2**22  # numbers in the sums that a beam compares at a time: 16 MiB of float32
 
@@ -43,7 +43,13 @@ def beam_search(propose: Propose, u: Tensor, depth: Tensor, count: int, beam: in
     return torch.cat([_beam_rows(propose, part, stop, count, beam) for part, stop in parts])
 
 
-def draw_depth(tokens: Tokens, least: int, count: int, dropout: float) -> Tensor:
+def draw_depth(
+    tokens: Tokens,
+    least: int,
+    count: int,
+    dropout: float,
+    generator: torch.Generator | None = None,
+) -> Tensor:
     """Return ``(N,)``: after how many of ``count`` stages each row stops.
 
     Args:
@@ -51,13 +57,15 @@ def draw_depth(tokens: Tokens, least: int, count: int, dropout: float) -> Tensor
         least: the smallest depth drawn.
         count: number of stages, and the depth of items that are not cut.
         dropout: probability that an item is cut to a depth drawn evenly from ``least..count``.
+        generator: of the random numbers, on any device; None for torch's global one.
     """
     device = tokens.item.device
+    place = device if generator is None else generator.device
     if dropout == 0:
         return torch.full_like(tokens.item, count)
-    cut = torch.randint(least, count + 1, (tokens.batch,), device=device)
-    whole = torch.rand(tokens.batch, device=device) >= dropout
-    return torch.where(whole, count, cut)[tokens.item]
+    cut = torch.randint(least, count + 1, (tokens.batch,), generator=generator, device=place)
+    whole = torch.rand(tokens.batch, generator=generator, device=place) >= dropout
+    return torch.where(whole, count, cut).to(device)[tokens.item]
 
 
 def fill_prefix(indices: Tensor, count: int) -> Tensor:
@@ -77,7 +85,9 @@ def fill_prefix(indices: Tensor, count: int) -> Tensor:
     return torch.cat([indices, indices.new_full((*indices.shape[:-1], missing), -1)], dim=-1)
 
 
-def quantize_stage(stage: Quantizer, rest: Tensor, tokens: Tokens, chosen: Tensor | None) -> Flat:
+def quantize_stage(
+    stage: RowQuantizer, rest: Tensor, tokens: Tokens, chosen: Tensor | None
+) -> Flat:
     """Quantize ``rest (N, D)`` by one stage, at the indices ``chosen`` where there are any.
 
     Args:
@@ -97,7 +107,17 @@ def settles(kind: type) -> bool:
     """Whether ``settle`` of a head does all that its ``quantize`` does after the choice."""
     methods = ("quantize", "quantize_rows")
     owners = [next(cls for cls in kind.__mro__ if name in vars(cls)) for name in methods]
-    return "settle" in vars(owners[0]) and owners[1] is Quantizer
+    return "settle" in vars(owners[0]) and owners[1] is RowQuantizer
+
+
+def plain_tables(stages: Sequence[RowQuantizer]) -> list[Tensor]:
+    """Return the table ``(K, d)`` of each stage; nothing where one is not a plain search in one.
+
+    A head says so by a method ``plain_table``; see ``VectorQuantizer``.
+    """
+    found = [getattr(stage, "plain_table", lambda: None)() for stage in stages]
+    tables = [table.detach() for table in found if table is not None]
+    return tables if len(tables) == len(stages) else []
 
 
 def _beam_rows(propose: Propose, u: Tensor, depth: Tensor, count: int, beam: int) -> Tensor:

@@ -20,14 +20,14 @@ from tokenizers_vq.functional.levels import (
     nearest_levels,
     pick_levels,
 )
-from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.flat import is_finite, linear, mean_square
+from tokenizers_vq.quantizers.rows import RowQuantizer
 
 PLACEMENTS = ("gaussian", "lloyd")
 MAX_BITS = 16
 
 
-class TokenBridge(Quantizer):
+class TokenBridge(RowQuantizer):
     """Post-training scalar quantization: every channel of a continuous latent becomes a token.
 
     Nothing is trained: ``fit`` takes latents of any autoencoder and gives each channel its levels,
@@ -66,6 +66,7 @@ class TokenBridge(Quantizer):
         torch.Size([2, 4, 4, 16])
     """
 
+    conventions = (*RowQuantizer.conventions, "order")
     float32_buffers = ("levels",)
     levels: Tensor
     _order: Tensor
@@ -97,6 +98,7 @@ class TokenBridge(Quantizer):
             )
         super().__init__(dim, channels, (2**bits,) * channels)
         self.placement = placement
+        self.order = order
         start = gaussian_levels(2**bits) * (latent_range / CLIP)
         self.register_buffer("levels", start.float().repeat(channels, 1))
         self.register_buffer("_order", torch.tensor(order), persistent=False)

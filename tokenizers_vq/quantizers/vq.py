@@ -142,6 +142,16 @@ class VectorQuantizer(LearnedCodes):
         """Return the indices ``(N, C, 1)`` of up to ``count`` nearest codes, nearest first."""
         return nearest_codes(self._signal(u), self.codes(), count)[..., None]
 
+    def plain_table(self) -> Tensor | None:
+        """Return the codes ``(K, d)`` if indices and vectors are a plain search and look-up there.
+
+        None where rows are projected or normalised first: heads of many parts search the tables of
+        all of them in one call.
+        """
+        kept = type(self).code_indices is VectorQuantizer.code_indices
+        plain = kept and self.project_in is None and self.metric == "euclidean"
+        return self.codes() if plain else None
+
     def code_vectors(self, indices: Tensor) -> Tensor:
         """Return the codes ``(N, d)`` of ``indices (N, 1)``."""
         return F.embedding(indices[:, 0], self.codes())

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from tokenizers_vq.errors import ConfigError
-from tokenizers_vq.quantizers.base import Quantizer, refuse_on_grid
+from tokenizers_vq.quantizers.base import Quantizer
+from tokenizers_vq.quantizers.rows import RowQuantizer, row_parts
 
 
-class Wrapper(Quantizer):
+class Wrapper(RowQuantizer):
     """A head around one other, with its codebooks and its state.
 
     Args:
@@ -20,7 +21,7 @@ class Wrapper(Quantizer):
     """
 
     nested = True
-    inner: Quantizer
+    inner: RowQuantizer
 
     def __init__(self, dim: int | None, inner: Quantizer | Sequence[Quantizer]) -> None:
         name = type(self).__name__
@@ -31,10 +32,10 @@ class Wrapper(Quantizer):
                 f"{name}: expected one inner quantizer; got {got}. "
                 "Give inner a mapping with a name."
             )
-        refuse_on_grid([one], name)
-        width = one.dim if dim is None else dim
-        super().__init__(width, width, one.codebook_sizes)
-        self.inner = one
+        (head,) = row_parts([one], name)
+        width = head.dim if dim is None else dim
+        super().__init__(width, width, head.codebook_sizes)
+        self.inner = head
 
     def check_width(self, width: int, hint: str) -> None:
         """Raise ``ConfigError`` unless the inner head is as wide as ``width``."""

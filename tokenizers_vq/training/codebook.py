@@ -16,7 +16,7 @@ class CodebookUse:
     It is no part of the module's state: it says what happened since the last ``take``.
 
     Args:
-        sizes: the K codebook sizes; above 4,194,304 codes in all nothing is counted.
+        sizes: the K codebook sizes; above 4,194,304 codes in all, and of none, nothing is counted.
     """
 
     def __init__(self, sizes: Sequence[int]):
@@ -26,7 +26,7 @@ class CodebookUse:
     def add(self, indices: Tensor) -> None:
         """Count ``indices (*, K)`` int64; -1 is left out."""
         total = sum(self.sizes)
-        if total > LARGEST:
+        if not 0 < total <= LARGEST:
             return
         if self._counts is None or self._counts.device != indices.device:
             self._counts = torch.zeros(total + 1, device=indices.device, dtype=torch.int64)
@@ -49,7 +49,7 @@ class CodebookUse:
             exp of the entropy of their frequencies; each the mean over the K codebooks.
         """
         total = sum(self.sizes)
-        if total > LARGEST:
+        if not 0 < total <= LARGEST:
             return {}
         mine = torch.zeros(total, device=device) if self._counts is None else self._counts[:-1]
         counts = sum_over_ranks(mine)[0].cpu().double()

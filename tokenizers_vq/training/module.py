@@ -5,12 +5,12 @@ tokenizer's is wrapped and the discriminator's is used raw: one optimizer step i
 ``global_step`` with a discriminator too, and both optimizers are in the checkpoint.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tokenizers_vq.discriminators.base import Discriminator
@@ -20,7 +20,9 @@ from tokenizers_vq.losses.objective import Objective
 from tokenizers_vq.tokenizer import Tokenizer
 from tokenizers_vq.training.codebook import CodebookUse
 from tokenizers_vq.training.optim import Recipe
+from tokenizers_vq.training.passes import TrainingPass, own_pass
 from tokenizers_vq.training.sync import average_gradients, local_gradients
+from tokenizers_vq.training.trainable import freeze_except, rest
 
 
 class TokenizerModule(lightning.LightningModule):
@@ -31,18 +33,30 @@ class TokenizerModule(lightning.LightningModule):
         objective: terms and their weights.
         recipe: optimizers, accumulation, clipping, learning rate.
         log_every: optimizer steps between two rows of numbers.
+        training_pass: what to run in training; default the one of the decoder or the encoder, or
+            else the plain forward. Validation always runs the plain forward.
+        trainable: names of the tokenizer's parts that train, see ``freeze_except``; empty for all.
 
     Shapes:
         batch ``(B, C, *S)`` float32 in the signal's range
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, objective: Objective, recipe: Recipe, log_every: int = 50
+        self,
+        tokenizer: Tokenizer,
+        objective: Objective,
+        recipe: Recipe,
+        log_every: int = 50,
+        *,
+        training_pass: TrainingPass | None = None,
+        trainable: Sequence[str] = (),
     ):
         super().__init__()
         self.automatic_optimization = False
         self.tokenizer, self.objective, self.recipe = tokenizer, objective, recipe
-        self.log_every = log_every
+        self.log_every, self.trainable = log_every, tuple(trainable)
+        freeze_except(tokenizer, self.trainable)
+        self.training_pass = training_pass or own_pass(tokenizer)
         self.train_use = CodebookUse(tokenizer.quantizer.codebook_sizes)
         self.val_use = CodebookUse(tokenizer.quantizer.codebook_sizes)
         self.latest: dict[str, float] = {}  # the last value of everything that was logged
@@ -65,10 +79,22 @@ class TokenizerModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Return the tokenizer's optimizer, then the discriminator's where there is one."""
-        optimizers = [self.recipe.build(self.tokenizer)]
+        optimizers = [self.recipe.build(self._generator_side())]
         if self.objective.discriminator is not None:
             optimizers.append(self.recipe.build(self.objective.discriminator, discriminator=True))
         return optimizers
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training, in which frozen parts stay in eval mode, or to evaluation."""
+        super().train(mode)
+        rest(self.tokenizer, self.trainable)
+        return self
+
+    def _generator_side(self) -> nn.Module:
+        """Return all that the tokenizer's optimizer trains."""
+        own = self.training_pass
+        extra = [own] if isinstance(own, nn.Module) else []
+        return nn.ModuleList([self.tokenizer, *extra]) if extra else self.tokenizer
 
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
         """Accumulate one batch ``(B, C, *S)``; at the last of several, step and log."""
@@ -77,7 +103,8 @@ class TokenizerModule(lightning.LightningModule):
             critic.check_signal(batch)
         step, share = self.global_step, 1 / self.recipe.accumulate
         last = len(self._tokens) + 1 == self.recipe.accumulate
-        reconstruction = self.tokenizer(batch)
+        reconstruction = self.training_pass(self.tokenizer, batch, step)
+        batch = batch if reconstruction.target is None else reconstruction.target
         terms = self.objective.generator_terms(batch, reconstruction, step)
         total = self.objective.total(terms, step, self.tokenizer.decoder.last_layer)
         with local_gradients(self.trainer.strategy.model):

@@ -31,6 +31,7 @@ from tokenizers_vq.training.datamodule import SignalData
 from tokenizers_vq.training.explain import USER_ERRORS, building, check_types, explain, freed
 from tokenizers_vq.training.folder import RunFolder, is_first_process, open_folder
 from tokenizers_vq.training.module import TokenizerModule
+from tokenizers_vq.training.passes import TrainingPass
 
 # What Lightning says about loaders and loggers that are as we want them.
 HARMLESS = (
@@ -124,7 +125,14 @@ def build(cfg: DictConfig) -> tuple[TokenizerModule, lightning.Trainer]:
         default_root_dir=cfg.folder,
         enable_checkpointing=any(isinstance(one, LastCheckpoint) for one in callbacks),
     )
-    module = TokenizerModule(tokenizer, objective, recipe, cfg.trainer.log_every_n_steps)
+    module = TokenizerModule(
+        tokenizer,
+        objective,
+        recipe,
+        cfg.trainer.log_every_n_steps,
+        training_pass=_build_pass(cfg),
+        trainable=cfg.trainable or (),
+    )
     return module, trainer
 
 
@@ -258,6 +266,15 @@ def _build_objective(cfg: DictConfig, channels: int) -> tuple[Objective, dict[st
         critic = registry.build("discriminator", config)
     objective = instantiate(options, discriminator=critic, _convert_="all")
     return objective, config
+
+
+def _build_pass(cfg: DictConfig) -> TrainingPass | None:
+    """Return the training pass that ``cfg`` names, or None to let the tokenizer choose."""
+    if not cfg.training_pass:
+        return None
+    with building("training_pass"):
+        made: TrainingPass = registry.build("training_pass", _plain(cfg.training_pass))
+    return made
 
 
 def _check_options(node: Any, path: str) -> None:

@@ -1,0 +1,206 @@
+"""Transformer building blocks that encoders and decoders share."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tokenizers_vq.errors import ConfigError
+
+EPS = 1e-5
+MLPS = ("gelu", "swiglu")
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one projection for queries, keys and values.
+
+    ``y = P concat_h softmax(scale q_h k_h^T) v_h``; the rows of ``qkv`` are all of q, then all of
+    k, then all of v, each head after head.
+
+    Args:
+        width: width W.
+        heads: number of heads, a divisor of the width.
+        bias: biases in both projections.
+        qk_norm: give queries and keys of each head zero mean and unit variance.
+        scale: of the products; None for one over the root of the width of a head.
+
+    Shapes:
+        x (B, N, W) -> (B, N, W)
+
+    Raises:
+        ConfigError: ``heads`` does not divide ``width``.
+
+    Reference:
+        Vaswani et al., Attention Is All You Need, 2017, https://arxiv.org/abs/1706.03762, eq. 1.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        bias: bool = True,
+        qk_norm: bool = False,
+        scale: float | None = None,
+    ) -> None:
+        super().__init__()
+        if heads < 1 or width % heads:
+            raise ConfigError(
+                f"Attention: expected heads that divide the width; got {heads} heads and width "
+                f"{width}. Correct the backbone config."
+            )
+        self.heads = heads
+        self.qk_norm = qk_norm
+        self.scale = scale
+        self.qkv = nn.Linear(width, 3 * width, bias=bias)
+        self.proj = nn.Linear(width, width, bias=bias)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the attended rows ``(B, N, W)``.
+
+        Args:
+            x: ``(B, N, W)``.
+            mask: bool, True where a row (axis -2) may look at another (axis -1); it broadcasts to
+                ``(B, heads, N, N)``. Every row needs one to look at.
+        """
+        # (B, N, 3 W) -> (B, N, 3, heads, W / heads) -> q, k, v (B, heads, N, W / heads)
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        if self.qk_norm:
+            q, k = (F.layer_norm(part, part.shape[-1:], eps=EPS) for part in (q, k))
+        h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
+        attended: Tensor = self.proj(h.transpose(1, 2).flatten(2))
+        return attended
+
+
+class MLP(nn.Module):
+    """Two layers with an activation between them.
+
+    ``W2 gelu(W1 x)`` with the exact GELU, or ``W2 (silu(W1 x) * W3 x)``, W1 and W3 the halves of
+    ``up``.
+
+    Args:
+        width: width W.
+        hidden: width between the layers.
+        kind: ``"gelu"`` or ``"swiglu"``.
+        bias: biases in both layers.
+
+    Shapes:
+        x (..., W) -> (..., W)
+
+    Raises:
+        ConfigError: there is no such kind.
+
+    Reference:
+        Hendrycks and Gimpel, Gaussian Error Linear Units, 2016, https://arxiv.org/abs/1606.08415;
+        Shazeer, GLU Variants Improve Transformer, 2020, https://arxiv.org/abs/2002.05202, eq. 6.
+    """
+
+    def __init__(self, width: int, hidden: int, kind: str = "gelu", bias: bool = True) -> None:
+        super().__init__()
+        if kind not in MLPS:
+            raise ConfigError(f"MLP: expected a kind of {', '.join(MLPS)}; got {kind!r}.")
+        self.kind = kind
+        self.up = nn.Linear(width, hidden * (2 if kind == "swiglu" else 1), bias=bias)
+        self.down = nn.Linear(hidden, width, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return rows ``(..., W)``, each a function of its own row alone."""
+        h = self.up(x)
+        if self.kind == "swiglu":
+            gate, value = h.chunk(2, dim=-1)
+            h = F.silu(gate) * value
+        else:
+            h = F.gelu(h)
+        out: Tensor = self.down(h)
+        return out
+
+
+class Block(nn.Module):
+    """Pre-norm block: ``x += attention(norm1(x))``, then ``x += mlp(norm2(x))``.
+
+    Args:
+        width: width W.
+        heads: attention heads.
+        hidden: width inside the MLP; None for four times the width.
+        mlp: ``"gelu"`` or ``"swiglu"``.
+        bias: biases in all four projections.
+        affine: learn gains and biases in the normalisations.
+        qk_norm: see ``Attention``.
+        scale: see ``Attention``.
+
+    Shapes:
+        x (B, N, W) -> (B, N, W)
+
+    Raises:
+        ConfigError: ``heads`` does not divide ``width``, or there is no such MLP.
+
+    Reference:
+        Xiong et al., On Layer Normalization in the Transformer Architecture, 2020,
+        https://arxiv.org/abs/2002.04745, table 1 (pre-LN).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int | None = None,
+        mlp: str = "gelu",
+        bias: bool = True,
+        affine: bool = True,
+        qk_norm: bool = False,
+        scale: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=EPS, elementwise_affine=affine)
+        self.attn = Attention(width, heads, bias, qk_norm, scale)
+        self.norm2 = nn.LayerNorm(width, eps=EPS, elementwise_affine=affine)
+        self.mlp = MLP(width, hidden or 4 * width, mlp, bias)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return rows ``(B, N, W)``; ``mask`` as for ``Attention``."""
+        x = x + self.attn(self.norm1(x), mask)
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+
+class Transformer(nn.Module):
+    """A norm, a stack of blocks, a norm.
+
+    Args:
+        width: width W.
+        layers: number of blocks.
+        heads: attention heads of each.
+
+    Shapes:
+        x (B, N, W) -> (B, N, W)
+
+    Reference:
+        Radford et al., Learning Transferable Visual Models From Natural Language Supervision,
+        2021, https://arxiv.org/abs/2103.00020 (its vision transformer, with the first norm).
+    """
+
+    def __init__(self, width: int, layers: int, heads: int) -> None:
+        super().__init__()
+        self.norm_in = nn.LayerNorm(width, eps=EPS)
+        self.blocks = nn.ModuleList([Block(width, heads) for _ in range(layers)])
+        self.norm_out = nn.LayerNorm(width, eps=EPS)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return rows ``(B, N, W)``; ``mask`` as for ``Attention``."""
+        h = self.norm_in(x)
+        for block in self.blocks:
+            h = block(h, mask)
+        out: Tensor = self.norm_out(h)
+        return out
+
+
+def learned(*shape: int, std: float | None = None) -> nn.Parameter:
+    """Return learned rows ``(*shape)``, normal around 0; ``std`` is 1 / sqrt(last size) if None."""
+    return nn.Parameter(torch.randn(*shape) * (shape[-1] ** -0.5 if std is None else std))
+
+
+def init_weights(module: nn.Module, std: float = 0.02) -> None:
+    """Start all linear layers and convolutions from a truncated normal, their biases from 0."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            nn.init.trunc_normal_(part.weight, std=std)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
