@@ -16,6 +16,7 @@
 #include <cstring>
 #include <optional>
 #include <tuple>
+#include <vector>
 
 #include "launch.h"
 
@@ -44,7 +45,8 @@ constexpr int64_t ROWS_AT_ONCE = 1 << 18;  // bounds the lists of candidates: 70
 #endif
 
 Tensor with_contiguous_rows(const Tensor& t) {
-  return t.size(1) == 1 || t.stride(1) == 1 ? t : torch::stable::contiguous(t);
+  const int64_t last = t.dim() - 1;
+  return t.size(last) == 1 || t.stride(last) == 1 ? t : torch::stable::contiguous(t);
 }
 
 template <class T>
@@ -63,37 +65,49 @@ Filter chosen_filter(int64_t channels) {
   return float32 && channels <= FLOAT32_CHANNELS ? Filter::Float32 : Filter::Bfloat16;
 }
 
-std::tuple<Tensor, Tensor> nearest_code_cuda(const Tensor& x_in, const Tensor& codebook_in) {
-  STD_TORCH_CHECK(x_in.dim() == 2 && codebook_in.dim() == 2 && x_in.size(1) == codebook_in.size(1),
-                  "nearest_code: expected x (N, d) and codebook (K, d)");
-  STD_TORCH_CHECK(codebook_in.size(0) > 0 && codebook_in.size(1) > 0,
-                  "nearest_code: expected at least one code and one column");
-  STD_TORCH_CHECK(codebook_in.size(0) < 1 << 30 && codebook_in.size(1) < 1 << 24,
+void check_search(const Tensor& x, const Tensor& codebook) {
+  const int64_t rank = x.dim();
+  STD_TORCH_CHECK((rank == 2 || rank == 3) && codebook.dim() == rank && x.size(rank - 1) == codebook.size(rank - 1) &&
+                      (rank == 2 || x.size(0) == codebook.size(0)),
+                  "nearest_code: expected x (N, d) and codebook (K, d), or both with groups in front");
+  const int64_t codes = codebook.size(rank - 2), channels = codebook.size(rank - 1);
+  STD_TORCH_CHECK(codes > 0 && channels > 0, "nearest_code: expected at least one code and one column");
+  STD_TORCH_CHECK(codes < 1 << 30 && channels < 1 << 24,
                   "nearest_code: expected fewer than 2^30 codes and 2^24 columns");
-  STD_TORCH_CHECK(x_in.scalar_type() == ScalarType::Float && codebook_in.scalar_type() == ScalarType::Float,
+  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float && codebook.scalar_type() == ScalarType::Float,
                   "nearest_code: expected float32");
-  STD_TORCH_CHECK(x_in.get_device_index() == codebook_in.get_device_index(),
+  STD_TORCH_CHECK(x.get_device_index() == codebook.get_device_index(),
                   "nearest_code: expected x and codebook on one device");
+}
+
+// (N, d) against (K, d), or for each of G groups: (G, N, d) against (G, K, d).
+std::tuple<Tensor, Tensor> nearest_code_cuda(const Tensor& x_in, const Tensor& codebook_in) {
+  check_search(x_in, codebook_in);
   const OnDevice device(x_in);
   const Tensor x = with_contiguous_rows(x_in), codebook = with_contiguous_rows(codebook_in);
-  const int64_t rows = x.size(0);
-  Tensor distance = torch::stable::new_empty(x, {rows}, ScalarType::Float);
-  Tensor index = torch::stable::new_empty(x, {rows}, ScalarType::Long);
+  const int64_t rank = x.dim(), groups = rank == 3 ? x.size(0) : 1, rows = x.size(rank - 2);
+  const std::vector<int64_t> shape(x.sizes().begin(), x.sizes().end() - 1);
+  Tensor distance = torch::stable::new_empty(x, shape, ScalarType::Float);
+  Tensor index = torch::stable::new_empty(x, shape, ScalarType::Long);
+  if (groups * rows == 0) return {distance, index};
   Problem p;
-  p.row_stride = x.stride(0), p.code_stride = codebook.stride(0);
-  p.codes = static_cast<int>(codebook.size(0)), p.channels = static_cast<int>(codebook.size(1));
+  p.row_stride = x.stride(rank - 2), p.code_stride = codebook.stride(rank - 2);
+  p.codes = static_cast<int>(codebook.size(rank - 2)), p.channels = static_cast<int>(codebook.size(rank - 1));
   p.filter = chosen_filter(p.channels);
   p.rows = std::min(rows, ROWS_AT_ONCE);
   p.splits = choose_splits(p, multiprocessors());
-  const auto bytes = static_cast<int64_t>(Workspace(p).bytes);
-  const Tensor workspace = torch::stable::new_empty(x, {rows > 0 ? bytes : 0}, ScalarType::Byte);
-  for (int64_t done = 0; done < rows; done += ROWS_AT_ONCE) {
-    p.rows = std::min(rows - done, ROWS_AT_ONCE);
-    const char* const error = launch(p, values<float>(x) + done * p.row_stride, values<float>(codebook),
-                                     room<unsigned char>(workspace), room<float>(distance) + done,
-                                     room<int64_t>(index) + done, device.stream);
-    STD_TORCH_CHECK(!error, "nearest_code: ", error);
-  }
+  // The searches follow each other on the stream: one workspace serves them all.
+  const Tensor workspace =
+      torch::stable::new_empty(x, {static_cast<int64_t>(Workspace(p).bytes)}, ScalarType::Byte);
+  for (int64_t g = 0; g < groups; g++)
+    for (int64_t done = 0; done < rows; done += ROWS_AT_ONCE) {
+      p.rows = std::min(rows - done, ROWS_AT_ONCE);
+      const char* const error =
+          launch(p, values<float>(x) + (rank == 3 ? g * x.stride(0) : 0) + done * p.row_stride,
+                 values<float>(codebook) + (rank == 3 ? g * codebook.stride(0) : 0), room<unsigned char>(workspace),
+                 room<float>(distance) + g * rows + done, room<int64_t>(index) + g * rows + done, device.stream);
+      STD_TORCH_CHECK(!error, "nearest_code: ", error);
+    }
   return {distance, index};
 }
 
