@@ -116,8 +116,10 @@ def build(folder: Path, bug: tuple[str, str, str] | None) -> Path:
 
 
 def verdict(program: Path) -> str:
-    """Run the driver until its first failure and say in a few words what it found, or ``survived``."""
-    done = subprocess.run([program, "first"], capture_output=True, text=True, timeout=1800)
+    """Run the driver until its first failure; return what it found, or ``survived``."""
+    done = subprocess.run(
+        [program, "first"], capture_output=True, text=True, timeout=1800, check=False
+    )
     if done.returncode == 0:
         return "survived"
     if "ERROR: AddressSanitizer" in done.stderr:
@@ -137,7 +139,7 @@ def examine(item: tuple[str, tuple[str, str, str] | None]) -> tuple[str, bool]:
 
 
 def main() -> int:
-    """Run all bugs, print a table (to a file, too, if one is named) and return how many survived."""
+    """Run all bugs, print a table, to a file, too, if one is named; return how many survived."""
     lines, survived = ["| planted bug | found as |", "|---|---|"], 0
     with ThreadPoolExecutor(2) as pool:
         for line, right in pool.map(examine, {"(none)": None, **BUGS}.items()):

@@ -1,6 +1,7 @@
-"""Compiles the CUDA search for all architectures and writes what can be read off without a GPU.
+"""Compiles the CUDA kernels for all architectures and writes what can be read off without a GPU.
 
-Run: ``python kernels/nearest_code/cuda/evidence.py [evidence.md]``. Needs nvcc; cuobjdump from PATH or from triton.
+Run: ``python kernels/nearest_code/cuda/evidence.py [evidence.md]``. Needs nvcc, and cuobjdump from
+PATH or from triton.
 """
 
 import importlib.util
@@ -13,8 +14,9 @@ from collections import Counter
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+NVCC = shutil.which("nvcc") or "nvcc"
 ARCHES = ("80", "86", "89", "90", "100", "120")
-THREADS, LIMIT_KIB = 256, 99
+THREADS = 256
 PAIRS = 64  # (row, code) pairs that a thread scores per tile
 Instruction = tuple[int, str]
 
@@ -32,31 +34,21 @@ def cuobjdump() -> str:
     return found
 
 
-def build(target: Path) -> str:
-    """Compile for all architectures and PTX, warnings as errors, and return what ptxas says."""
-    codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHES]
-    command = [
-        "nvcc",
-        "-std=c++17",
-        "-O3",
-        "-Werror",
-        "all-warnings",
-        "-Xcompiler",
-        "-Wall,-Wextra",
-        *codes,
-    ]
-    command += [
-        f"-gencode=arch=compute_{ARCHES[-1]},code=compute_{ARCHES[-1]}",
-        "-Xptxas",
-        "-v",
-        "-c",
-    ]
-    done = subprocess.run(
-        [*command, str(HERE / "nearest_code.cu"), "-o", str(target)], capture_output=True, text=True
-    )
+def said_by(command: list[str]) -> str:
+    """Return what a program prints, or end with it if the program fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
     return done.stdout + done.stderr
+
+
+def build(target: Path) -> str:
+    """Compile for all architectures and PTX, warnings as errors, and return what ptxas says."""
+    last = ARCHES[-1]
+    command = [NVCC, "-std=c++17", "-O3", "-Werror", "all-warnings", "-Xcompiler", "-Wall,-Wextra"]
+    command += [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHES]
+    command += [f"-gencode=arch=compute_{last},code=compute_{last}", "-Xptxas", "-v", "-c"]
+    return said_by([*command, str(HERE / "nearest_code.cu"), "-o", str(target)])
 
 
 def short(mangled: str) -> str:
@@ -93,12 +85,7 @@ def registers(log: str) -> list[str]:
 
 def listing(program: Path, arch: str) -> dict[str, list[Instruction]]:
     """Return the machine code of every kernel for one architecture."""
-    text = subprocess.run(
-        [cuobjdump(), "-sass", "-arch", f"sm_{arch}", str(program)],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    text = said_by([cuobjdump(), "-sass", "-arch", f"sm_{arch}", str(program)])
     kernels: dict[str, list[Instruction]] = {}
     here: list[Instruction] = []
     for line in text.splitlines():
@@ -172,8 +159,9 @@ def hot(code: list[Instruction], kind: str) -> list[list[Instruction]]:
 def mix(name: str, code: list[Instruction]) -> str:
     """Return the table row of one kernel.
 
-    A kernel has one block of products for the first step of a tile, which starts the sums, and a leaner one
-    for the other steps; those for few channels have one step per tile only, in one block with the minima.
+    A kernel has one block of products for the first step of a tile, which starts the sums, and a
+    leaner one for the other steps; those for few channels have one step per tile only, in one
+    block with the minima.
     """
     math = "FFMA" if "float32" in name else "HMMA"
     counts = [Counter(operation(text) for _, text in block) for block in hot(code, math)]
@@ -184,56 +172,50 @@ def mix(name: str, code: list[Instruction]) -> str:
     step, load = lean.total() - minima, lean["LDS.128" if math == "FFMA" else "LDSM"]
     tile = products[-1] + rest
     other = tile.total() - tile[math] - tile["LDS.128" if math == "FFMA" else "LDSM"]
+    shares = f"{lean[math] / step:.2f} | {lean[math] / load:.1f} | {minima / PAIRS:.2f}"
     local = sum(operation(text) in ("LDL", "STL") for _, text in code)
     return (
-        f"| `{name}` | {step} | {lean[math]} | {load} | {lean['LDGSTS.128']} | {lean[math] / step:.2f} "
-        f"| {lean[math] / load:.1f} | {minima / PAIRS:.2f} | {other / PAIRS:.2f} | {local} |"
+        f"| `{name}` | {step} | {lean[math]} | {load} | {lean['LDGSTS.128']} | {shares} "
+        f"| {other / PAIRS:.2f} | {local} |"
     )
+
+
+def report(program: Path, log: str) -> list[str]:
+    """Return the lines of the tables for a compiled file and what ptxas said about it."""
+    version = re.findall(r"V(\d\S+)", said_by([NVCC, "--version"]))[0]
+    lines = [
+        "# What the compiled kernels show without a GPU",
+        "",
+        f"Written by `evidence.py`; nvcc {version}, no warnings (they are errors), "
+        f"sm_{', '.join(ARCHES)} and PTX of {ARCHES[-1]}.",
+        "",
+        "## Registers",
+        "",
+        f"| kernel | registers ({' / '.join(ARCHES)}) | registers x threads (<= 65536) | stack "
+        "| spilled bytes |",
+        "|---|---|---|---|---|",
+        *registers(log),
+    ]
+    for arch in ("80", "90"):
+        lines += ["", f"## Instructions, sm_{arch}", ""]
+        lines += [
+            "Per thread and step, minima apart; the path of a tile with candidates is left out.",
+            "",
+            "| kernel | step | FFMA or HMMA | LDS.128 or LDSM | LDGSTS.128 | share | math per load "
+            "| minima per (row, code) | all but math and loads, one-step tile | LDL, STL |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+        ]
+        kernels = sorted(listing(program, arch).items())
+        lines += [mix(name, code) for name, code in kernels if name.startswith("filter")]
+    return lines
 
 
 def main() -> None:
     """Write the tables."""
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "nearest_code.o"
-        rows = registers(build(program))
-        lines = [
-            "# What the compiled kernels show without a GPU",
-            "",
-            "Written by `evidence.py`; nvcc "
-            + re.findall(
-                r"V(\d\S+)",
-                subprocess.run(["nvcc", "--version"], capture_output=True, text=True).stdout,
-            )[0]
-            + ", no warnings (they are errors), sm_"
-            + ", ".join(ARCHES)
-            + f" and PTX of {ARCHES[-1]}.",
-            "",
-            "## Registers",
-            "",
-            f"| kernel | registers ({' / '.join(ARCHES)}) | registers x threads (<= 65536) | stack | spilled bytes |",
-            "|---|---|---|---|---|",
-            *rows,
-        ]
-        for arch in ("80", "90"):
-            lines += [
-                "",
-                f"## Instructions, sm_{arch}",
-                "",
-                "Per thread and step, minima apart; the path of a tile with candidates is left out.",
-                "",
-            ]
-            lines += [
-                "| kernel | step | FFMA or HMMA | LDS.128 or LDSM | LDGSTS.128 | share | math per load "
-                "| minima per (row, code) | all but math and loads, one-step tile | LDL, STL |",
-                "|---|---|---|---|---|---|---|---|---|---|",
-            ]
-            lines += [
-                mix(n, c)
-                for n, c in sorted(listing(program, arch).items())
-                if n.startswith("filter")
-            ]
-    text = "\n".join(lines) + "\n"
-    print(text)
+        text = "\n".join(report(program, build(program))) + "\n"
+    sys.stdout.write(text)
     if len(sys.argv) > 1:
         Path(sys.argv[1]).write_text(text)
 
