@@ -1,44 +1,58 @@
-"""How fast the nearest-code search is, beside peers: ``python -m benchmarks.nearest_code``.
+"""How fast, exact and frugal the nearest-code search is, beside what people use.
 
-One process, one thread, CPU time, medians of interleaved repeats, so that load and clock speed
-cancel in the ratios. ``cache gemm`` is a product of 512 x 512 matrices in this run, close to
-the most that float32 reaches here. GF/s = 2 N K d / seconds: the arithmetic of the distances only.
-faiss-cpu is compared where it is installed; for its best set ``OPENBLAS_CORETYPE=SkylakeX``.
+    OMP_NUM_THREADS=1 python benchmarks/nearest_code.py --full
+
+One thread on one core, CPU time, medians of repeats in which all methods take turns, so that load
+and clock speed cancel in the ratios. GF/s = 2 N K d / seconds: the arithmetic of the distances
+only; packing and norms are charged to every method on every call. ``peak`` is a loop of
+multiply-adds in registers in the same process. Finished cells are kept in the JSON file: start the
+command again after a break; --seconds stops it early, --again NAME measures cells anew.
+Peers: ``pip install -e '.[dev,bench]'``.
 """
 
 import argparse
-import importlib.util
+import ctypes
+import json
 import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")  # faiss's best; read when it is loaded
 
 import torch
+from nearest_code_cells import DATA, MEMORY, SHAPES, STEPS, addmm_step, exact, op_step
+from nearest_code_table import markdown
 from torch import Tensor
 
-from tokenizers_vq.functional import nearest
+from tokenizers_vq.files import write_atomically
 from tokenizers_vq.ops import library, nearest_code
 from tokenizers_vq.ops.nearest_code import KERNELS
+from tokenizers_vq.results import environment
 
-CHUNK = 2**21  # scores that the chunked torch form holds at a time
-SHAPES = {  # N, K, d
-    "quick": [(4096, 1024, 8), (4096, 8192, 8), (2048, 8192, 64), (1024, 8192, 256)],
-    "full": [
-        *[(16384, 1024, d) for d in (8, 16, 32, 64, 256, 512)],
-        *[(32768, 8192, d) for d in (8, 16, 32, 64, 256)],
-        *[(2048, 65536, d) for d in (8, 64, 256)],
-        *[(512, 262144, d) for d in (8, 32)],
-    ],
-}
-Method = Callable[[Tensor, Tensor], object]
+HERE = Path(__file__).resolve().parent
+CHUNK = 2**21  # scores that the chunked torch forms hold at a time
+ONE_HOT = 2**27  # most scores for the peer that holds several N x K tensors
+PEAK_ROUNDS = 2_000_000
+Cell = dict[str, Any]
+Call = Callable[[], object]
 
 
-def pinned(isa: str) -> Method:
+def pinned(isa: str, x: Tensor, codebook: Tensor) -> Call:
     """Return the search with one instruction set."""
+    other = codebook.clone()
+    books = [codebook, other]
 
-    def search(x: Tensor, codebook: Tensor) -> object:
+    def search() -> object:
         os.environ[library.OVERRIDE] = isa
-        return nearest_code(x, codebook)
+        books.reverse()
+        books[0][0, 0] += 1e-3  # a codebook in training: no packed one is used again
+        return nearest_code(x, books[0])
 
     return search
 
@@ -56,67 +70,168 @@ def with_cdist(x: Tensor, codebook: Tensor) -> Tensor:
     return torch.cat([torch.cdist(part, codebook).argmin(1) for part in parts])
 
 
-def methods() -> dict[str, Method]:
-    """Return what is compared, by name."""
-    found: dict[str, Method] = {"sgemm": lambda x, c: [p @ c.T for p in x.split(1024)]}
-    found |= {"chunked": chunked, "cdist": with_cdist, "torch form": nearest.nearest_code}
-    if importlib.util.find_spec("faiss"):
-        import faiss
+def with_faiss(x: Tensor, codebook: Tensor) -> Tensor:
+    """Search with faiss on one thread."""
+    import faiss
 
-        faiss.omp_set_num_threads(1)
-
-        def with_faiss(x: Tensor, codebook: Tensor) -> object:
-            return faiss.knn(x.numpy(), codebook.numpy(), 1)
-
-        found["faiss"] = with_faiss
-    return found | {isa: pinned(isa) for isa in KERNELS.names if isa != "generic"}
+    faiss.omp_set_num_threads(1)
+    return torch.from_numpy(faiss.knn(x.numpy(), codebook.numpy(), 1)[1][:, 0])
 
 
-def seconds(todo: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return the median CPU seconds of each call, all interleaved."""
+def with_vqp(x: Tensor, codebook: Tensor) -> Call:
+    """Return the evaluation forward of vector-quantize-pytorch."""
+    from vector_quantize_pytorch import VectorQuantize
+
+    head = VectorQuantize(dim=x.shape[1], codebook_size=codebook.shape[0]).eval()
+
+    @torch.no_grad()
+    def forward() -> object:
+        return head(x[None])
+
+    return forward
+
+
+def peaks() -> dict[str, Callable[[int], object]]:
+    """Compile the loops of multiply-adds; return those that this machine has, by name."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "peak.so"
+        command = [os.environ.get("CXX", "g++"), "-O2", "-shared", "-fPIC"]
+        subprocess.run([*command, str(HERE / "fma_peak.cpp"), "-o", str(target)], check=True)
+        loops = ctypes.CDLL(str(target))
+    for isa, lanes in (("avx2", 8), ("avx512", 16)):
+        if isa in KERNELS.names:
+            call = getattr(loops, f"fma_peak_{isa}")
+            call.argtypes, call.restype = [ctypes.c_long], ctypes.c_double
+            found[f"peak {isa}"] = (call, 2e-9 * 12 * lanes * PEAK_ROUNDS)
+    return found
+
+
+def medians(todo: dict[str, Call], repeats: int) -> dict[str, float]:
+    """Return the median CPU seconds of each call; all take turns, the first round warms up."""
     taken: dict[str, list[float]] = {name: [] for name in todo}
     for repeat in range(repeats + 1):
         for name, call in todo.items():
             start = time.process_time()
             call()
-            if repeat:  # the first round warms up
+            if repeat:
                 taken[name].append(time.process_time() - start)
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
-def measure(rows: int, size: int, width: int, repeats: int) -> dict[str, float]:
-    """Return GF/s by method for one shape; ``cache gemm`` is a product from cache."""
+def speed(shape: tuple[int, int, int]) -> Cell:
+    """Return GF/s by method for one shape ``N, K, d``."""
+    torch.manual_seed(0)
+    rows, size, width = shape
     x, codebook = torch.randn(rows, width), torch.randn(size, width)
-    square = torch.randn(512, 512)
-    todo = {
-        name: lambda method=method: method(x, codebook)  # type: ignore[misc]
-        for name, method in methods().items()
+    work = 2e-9 * rows * size * width
+    todo: dict[str, tuple[Call, float]] = {
+        name: (lambda call=call: call(PEAK_ROUNDS), flops)
+        for name, (call, flops) in peaks().items()
     }
-    times = seconds({"cache gemm": lambda: [square @ square for _ in range(8)], **todo}, repeats)
-    work = dict.fromkeys(todo, 2e-9 * rows * size * width) | {"cache gemm": 2e-9 * 8 * 512**3}
-    return {name: work[name] / times[name] for name in times}
+    block = max(1, CHUNK // size)
+    todo["sgemm"] = (lambda: [part @ codebook.T for part in x.split(block)], work)
+    for name, search in (("chunked", chunked), ("cdist", with_cdist), ("faiss", with_faiss)):
+        todo[name] = (lambda search=search: search(x, codebook), work)
+    few = x[: max(64, min(rows, ONE_HOT // 8 // size))]
+    todo["vq-pytorch"] = (with_vqp(few, codebook), work * few.shape[0] / rows)
+    for isa in KERNELS.names[1:]:
+        todo[isa] = (pinned(isa, x, codebook), work)
+    repeats = 7 if work < 2 else 5 if work < 20 else 3
+    times = medians({name: call for name, (call, _) in todo.items()}, repeats)
+    return {name: todo[name][1] / seconds for name, seconds in times.items()}
+
+
+def accuracy(name: str) -> Cell:
+    """Return, for one data set, wrong rows against float64 and GF/s of every form."""
+    torch.manual_seed(0)
+    x, codebook = DATA[name]()
+    truth = exact(x, codebook)
+    work = 2e-9 * x.shape[0] * codebook.numel()
+    cell: Cell = {"rows": x.shape[0], "size": list(codebook.shape)}
+    for peer, search in (("cdist", with_cdist), ("chunked", chunked), ("faiss", with_faiss)):
+        cell[peer] = {"wrong": int((search(x, codebook) != truth).sum())}
+    for isa in (library.TORCH, *KERNELS.names):
+        os.environ[library.OVERRIDE] = isa
+        search = nearest_code
+        if isa == library.TORCH:
+            from tokenizers_vq.functional.nearest import nearest_code as search
+        call = lambda search=search: search(x, codebook)  # noqa: E731 # timed below
+        seconds = medians({isa: call}, 3)[isa]
+        wrong = int((call()[1] != truth).sum())
+        cell[isa] = {"wrong": wrong, "gflops": work / seconds}
+    return cell
+
+
+def step(shape: tuple[int, int, int]) -> Cell:
+    """Return CPU seconds of a training step by the op, by addmm, and of the search alone."""
+    torch.manual_seed(0)
+    rows, size, width = shape
+    x, codebook = torch.randn(rows, width, requires_grad=True), torch.randn(size, width)
+    os.environ[library.OVERRIDE] = KERNELS.preferred
+    search = pinned(KERNELS.preferred, x.detach(), codebook)
+    ours, theirs = op_step(x, codebook), addmm_step(x, codebook)
+    difference = max(float((a - b).abs().max()) for a, b in zip(ours[:3], theirs[:3], strict=True))
+    todo = {
+        "search": search,
+        "step": lambda: op_step(x, codebook.add_(1e-6)),  # no packed codebook is used again
+        "addmm step": lambda: addmm_step(x, codebook),
+    }
+    return medians(todo, 5) | {"difference": difference}
+
+
+def memory(name: str) -> Cell:
+    """Return what a search adds to resident memory, in a process of its own."""
+    command = [sys.executable, str(HERE / "nearest_code_cells.py"), name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found: Cell = json.loads(done.stdout) if done.returncode == 0 else {"failed": done.stderr[-300:]}
+    return found
+
+
+def cells(full: bool) -> dict[str, Callable[[], Cell]]:
+    """Return what there is to measure, by name."""
+    shapes = SHAPES if full else SHAPES[:2]
+    steps = STEPS if full else STEPS[:1]
+    todo: dict[str, Callable[[], Cell]] = {}
+    for shape in shapes:
+        todo["speed " + " ".join(map(str, shape))] = lambda shape=shape: speed(shape)
+    for shape in steps:
+        todo["step " + " ".join(map(str, shape))] = lambda shape=shape: step(shape)
+    for name in DATA:
+        todo[f"data {name}"] = lambda name=name: accuracy(name)
+    for name in MEMORY if full else ():
+        todo[f"memory {name}"] = lambda name=name: memory(name)
+    return todo
+
+
+def machine() -> str:
+    """Return the processor's name and number of logical cores."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [text.partition(":")[2].strip() for text in lines if text.startswith("model name")]
+    families = [text.partition(":")[2].strip() for text in lines if text.startswith("model\t")]
+    return f"{names[0]}, model {families[0]}, {os.cpu_count()} logical cores"
 
 
 def main() -> None:
-    """Print one line per shape, and the ratios that the bars are about."""
+    """Measure what is missing in the JSON file, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="all shapes: takes minutes")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1e9, help="start no cell after this long")
+    parser.add_argument("--again", default="-", help="measure cells anew that start like this")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "nearest_code.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for count, shape in enumerate(SHAPES["full" if options.full else "quick"]):
-        speed = measure(*shape, options.repeats)
-        best = max(value for name, value in speed.items() if name.startswith("avx"))
-        if count == 0:
-            print(
-                "| N | K | d |",
-                " | ".join(speed),
-                "| best/cache gemm | best/sgemm | best/chunked |",
-            )
-            print("|" + "---|" * (len(speed) + 6))
-        ratios = [best / speed[name] for name in ("cache gemm", "sgemm", "chunked")]
-        cells = [str(n) for n in shape] + [f"{value:.0f}" for value in speed.values()]
-        print("|", " | ".join(cells + [f"{ratio:.2f}" for ratio in ratios]), "|", flush=True)
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    data: Cell = json.loads(options.out.read_text()) if options.out.is_file() else {"cells": {}}
+    data["cells"] = {k: v for k, v in data["cells"].items() if not k.startswith(options.again)}
+    data |= {"machine": machine(), "environment": environment("cpu"), "preferred": KERNELS.preferred}
+    start = time.monotonic()
+    for name, measure in cells(options.full).items():
+        if name not in data["cells"] and time.monotonic() - start < options.seconds:
+            data["cells"][name] = measure()
+            print(name, data["cells"][name], flush=True)
+            write_atomically(options.out, json.dumps(data, indent=1) + "\n")
+            write_atomically(options.out.with_suffix(".md"), markdown(data))
 
 
 if __name__ == "__main__":

@@ -36,8 +36,22 @@ inline Double8 load_double8(const float* from) {
   return __builtin_convertvector(v, Double8);
 }
 
+// Adds halves, in registers: ((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7)).
 inline double sum_lanes(const Double8& v) {
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define TOKENIZERS_VQ_SHUFFLE
+#endif
+#endif
+#ifdef TOKENIZERS_VQ_SHUFFLE
+  const auto four = __builtin_shufflevector(v, v, 0, 1, 2, 3) +
+                    __builtin_shufflevector(v, v, 4, 5, 6, 7);
+  const auto two = __builtin_shufflevector(four, four, 0, 1) +
+                   __builtin_shufflevector(four, four, 2, 3);
+  return two[0] + two[1];
+#else
   return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+#endif
 }
 
 // The one measure that decides. Multiply and add round separately (the build forbids contraction),

@@ -95,7 +95,8 @@ class Searcher {
     state.best = INFINITY;
     state.slack = 0;
     state.length = std::sqrt(squared);
-    state.lost = std::sqrt(Filter::stage(row(first + r), codes_.width, true, words));
+    const double lost = Filter::stage(row(first + r), codes_.width, true, words);
+    state.lost = lost > 0 ? std::sqrt(lost) : 0;
   }
 
   // Sets the slack of rows to twice the error bound of a score. Summing n rounded terms errs by at
@@ -246,6 +247,7 @@ class Searcher {
     const float limit = state.best + state.slack;
     for (int64_t p = 0; p < chunk; ++p) {
       unsigned hits = Isa::not_greater(Isa::load(minima + p * step), limit);
+      if (__builtin_expect(hits == 0, 1)) continue;
       for (; hits; hits &= hits - 1) {
         if (state.pending == kRoom) refine(n, state);
         const int lane = __builtin_ctz(hits);
