@@ -59,10 +59,7 @@ def exact(x: Tensor, codebook: Tensor) -> Tensor:
     codes = codebook.double()
     rows = max(1, 2**24 // codes.numel())
     return torch.cat(
-        [
-            (part.double()[:, None] - codes).square().sum(-1).min(1).indices
-            for part in x.split(rows)
-        ]
+        [(part.double()[:, None] - codes).square().sum(-1).min(1).indices for part in x.split(rows)]
     )
 
 

@@ -19,30 +19,35 @@ def encode(
 ) -> Tensor:
     """Return indices ``(B, n, K)`` of whole signals ``x (B, C, *S)``; -1 at missing tokens.
 
+    Encoders that choose their tokens take both wishes: an error to aim at, and at most so many
+    tokens. Others take one of them.
+
     Raises:
-        ConfigError: the encoder gives one grid, both or neither of the wishes are given, or the
-            error is not above 0.
+        ConfigError: the encoder gives one grid, both wishes are given to one that does not choose,
+            or the error is not above 0.
         ShapeError: there is no such number of tokens.
     """
     encoder = tokenizer.encoder
     if not isinstance(encoder, TokenEncoder):
+        if num_tokens is None and target_error is None:
+            return tokenizer.quantizer.encode(encoder(x))
         raise ConfigError(
             f"encode: expected an encoder to a sequence of tokens; got {type(encoder).__name__}, "
             "whose grid follows the signal. Leave num_tokens and target_error out."
         )
-    if (num_tokens is None) == (target_error is None):
-        raise ConfigError(
-            "encode: expected num_tokens or target_error; got both or neither. Give one of them."
-        )
-    if target_error is None:
-        return tokenizer.quantizer.encode(encoder(x, num_tokens=num_tokens))
-    if not target_error > 0:
+    if target_error is not None and not target_error > 0:
         raise ConfigError(
             f"encode: expected a target_error above 0; got {target_error}. It is the mean absolute "
             "error in units of the signal's range."
         )
     if encoder.targets_error:
-        return tokenizer.quantizer.encode(*encoder.allocate(x, target_error))
+        return tokenizer.quantizer.encode(*encoder.allocate(x, target_error, num_tokens))
+    if target_error is None:
+        return tokenizer.quantizer.encode(encoder(x, num_tokens=num_tokens))
+    if num_tokens is not None:
+        raise ConfigError(
+            "encode: expected num_tokens or target_error; got both. Give one of them."
+        )
     return _search(tokenizer, encoder, x, target_error)
 
 

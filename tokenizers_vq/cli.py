@@ -103,6 +103,29 @@ def push(arguments: argparse.Namespace) -> None:
     print(push_folder(arguments.folder, arguments.repo, private=arguments.private))
 
 
+def import_published(arguments: argparse.Namespace) -> None:
+    """Turn a file of another project into a tokenizer folder."""
+    import json
+
+    from tokenizers_vq.published.loading import import_file
+
+    config = None
+    if arguments.config is not None:
+        text = arguments.config
+        try:
+            config = json.loads(Path(text).read_text() if Path(text).is_file() else text)
+        except ValueError as error:
+            raise ConfigError(
+                f"import: expected JSON, or a file of it, as --config; got {text!r:.80} ({error}). "
+                "Correct it."
+            ) from error
+    tokenizer = import_file(
+        arguments.files, arguments.family, config, weights=arguments.weights, name=arguments.name
+    )
+    tokenizer.save(arguments.out)
+    print(f"{arguments.out}: {tokenizer.model_id}, {tokenizer.extra_repr()}")
+
+
 def train(arguments: argparse.Namespace) -> int:
     """Train a tokenizer: the same overrides as ``python train.py``."""
     from tokenizers_vq.training.run import main as train_main
@@ -176,6 +199,13 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     sub.add_argument("repo", help="org/name")
     sub.add_argument("folder", type=Path)
     sub.add_argument("--private", action="store_true")
+    sub = command("import", import_published)
+    sub.add_argument("files", nargs="+", type=Path, help="the published file, or its parts")
+    sub.add_argument("--family", required=True, help="whose: titok, llamagen, ...")
+    sub.add_argument("--config", help="upstream constructor values: JSON, or a file of it")
+    sub.add_argument("--weights", default="ema", choices=("ema", "raw"))
+    sub.add_argument("--name", help="arch.tag of the result")
+    sub.add_argument("-o", "--out", type=Path, required=True)
     command("train", train)
     sub = command("demo", demo)
     sub.add_argument("-o", "--out", type=Path, default=Path("outputs/demo"))

@@ -43,11 +43,16 @@ def load(name: str | Path, *, revision: str | None = None) -> Tokenizer:
     Args:
         name: a name that ``tokenizers_vq.list()`` shows, a folder written by ``save`` (or a file
             in it), or a Hugging Face repository as ``hf:org/repo`` or ``hf:org/repo@revision``.
+            Names of ``published.table`` are imported from their authors' files.
         revision: branch, tag or commit of the repository.
 
     Raises:
         CheckpointError: the tokenizer is missing, incomplete, of another config, or changed.
     """
+    if str(name) in _published() and not Path(name).exists():
+        from tokenizers_vq.published.loading import load_published
+
+        return load_published(str(name), revision)
     folder = _locate(str(name), revision)
     config = read_config(folder)
     try:
@@ -59,6 +64,7 @@ def load(name: str | Path, *, revision: str | None = None) -> Tokenizer:
     data = _read_checked(folder, MODEL, config)
     _fill(tokenizer, data, folder / MODEL)
     tokenizer.file_sha256 = config["files"][MODEL]
+    tokenizer.source = config.get("source")
     if PRIOR in config["files"]:
         _read_checked(folder, PRIOR, config)
         tokenizer.prior = CountPrior.load(folder / PRIOR)
@@ -112,8 +118,7 @@ def save(
         contents[DISCRIMINATOR] = safetensors_bytes(_state(discriminator[0], dtype))
     if card is not None:
         contents[CARD] = card.encode()
-    config: dict[str, Any] = {"format": FORMAT, "name": name}
-    config |= {part: tokenizer.config[part] for part in PARTS}
+    config = _described(tokenizer, name)
     if discriminator is not None:
         config["discriminator"] = dict(discriminator[1])
     config["files"] = {file: _sha256(data) for file, data in contents.items() if file != CARD}
@@ -160,7 +165,8 @@ def push(folder: str | Path, repo: str, *, private: bool = False) -> str:
 
 def list_pretrained(pattern: str = "*") -> list[str]:
     """Return the names that ``load`` knows, sorted, as far as they match a shell ``pattern``."""
-    return sorted(name for name in _pretrained() if fnmatch(name, pattern))
+    names = {*_pretrained(), *_published()}
+    return sorted(name for name in names if fnmatch(name, pattern))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -199,6 +205,14 @@ def _pretrained() -> dict[str, dict[str, Any]]:
     return dict(json.loads(text))
 
 
+@cache
+def _published() -> frozenset[str]:
+    """Return the names of the table of published checkpoints."""
+    from tokenizers_vq.published.table import CHECKPOINTS
+
+    return frozenset(CHECKPOINTS)
+
+
 def _locate(name: str, revision: str | None) -> Path:
     path = Path(name).expanduser()
     _recover(path)
@@ -214,9 +228,10 @@ def _locate(name: str, revision: str | None) -> Path:
     if name.startswith("hf:"):
         repo, _, pinned = name.removeprefix("hf:").partition("@")
         return _download(repo, revision or pinned or None)
-    known = ", ".join(list_pretrained()) or "none"
+    known = ", ".join(sorted(_pretrained())) or "none"
     raise CheckpointError(
-        f"load: '{name}' is neither a folder nor a known name; known names are {known}. "
+        f"load: '{name}' is neither a folder nor a known name; known names are {known}, and the "
+        f"{len(_published())} published ones that `tvq list` shows. "
         "A Hugging Face repository is written 'hf:org/repo'."
     )
 
@@ -277,6 +292,15 @@ def _state(module: nn.Module, dtype: torch.dtype | None) -> dict[str, Tensor]:
         return value.to(dtype) if dtype is not None and value.is_floating_point() else value
 
     return {key: stored(value) for key, value in module.state_dict().items()}
+
+
+def _described(tokenizer: Tokenizer, name: str) -> dict[str, Any]:
+    """Return what ``config.json`` says about a tokenizer before its files are known."""
+    config: dict[str, Any] = {"format": FORMAT, "name": name}
+    config |= {part: tokenizer.config[part] for part in PARTS}
+    if tokenizer.source is not None:
+        config["source"] = dict(tokenizer.source)
+    return config
 
 
 def _replace_folder(folder: Path, contents: Mapping[str, bytes]) -> None:

@@ -13,10 +13,12 @@ from typing import Any
 from tokenizers_vq.errors import ConfigError, unknown_name, unknown_option
 
 QUANTIZERS = {
+    "binary_mapper": "tokenizers_vq.quantizers.binary_mapper:BinaryMapper",
     "bsq": "tokenizers_vq.quantizers.bsq:BSQ",
     "dithered_fsq": "tokenizers_vq.quantizers.dithered_fsq:DitheredFSQ",
     "ecsq": "tokenizers_vq.quantizers.ecsq:ECSQ",
     "factorized": "tokenizers_vq.quantizers.factorized:FactorizedVQ",
+    "folded": "tokenizers_vq.quantizers.folded:Folded",
     "fsp": "tokenizers_vq.quantizers.fsp:FSP",
     "fsq": "tokenizers_vq.quantizers.fsq:FSQ",
     "gaussian": "tokenizers_vq.quantizers.gaussian:Gaussian",
@@ -46,6 +48,7 @@ ENCODERS = {
     "cnn2d": "tokenizers_vq.backbones.cnn2d:CNN2dEncoder",
     "fqgan": "tokenizers_vq.backbones.fqgan:FQGANEncoder",
     "karl": "tokenizers_vq.backbones.karl:KARLEncoder",
+    "titok": "tokenizers_vq.backbones.titok:TiTokEncoder",
     "vit2d": "tokenizers_vq.backbones.vit2d:ViT2dEncoder",
 }
 DECODERS = {
@@ -53,6 +56,7 @@ DECODERS = {
     "cnn2d": "tokenizers_vq.backbones.cnn2d:CNN2dDecoder",
     "fqgan": "tokenizers_vq.backbones.fqgan:FQGANDecoder",
     "karl": "tokenizers_vq.backbones.karl:KARLDecoder",
+    "titok": "tokenizers_vq.backbones.titok:TiTokDecoder",
     "vit2d": "tokenizers_vq.backbones.vit2d:ViT2dDecoder",
 }
 METRICS = {
@@ -133,7 +137,8 @@ def build(kind: str, config: Mapping[str, Any], **shared: Any) -> Any:
                     "Give it plain values, or choose a part that nests others."
                 )
             width = options.get("code_dim") or options.get("dim")
-            dim = {} if width is None else {"dim": cls.inner_dim(width, len(inner))}
+            named = all("dim" in one for one in inner)  # nothing is left to share out
+            dim = {} if width is None or named else {"dim": cls.inner_dim(width, len(inner))}
             options[option] = [build(kind, one, **{**shared, **dim}) for one in inner]
     return _made(cls, options, f"{kind} '{name}'")
 

@@ -67,6 +67,7 @@ class Tokenizer(nn.Module):
         self.prior = prior
         self.file_sha256: str | None = None  # set by the hub when the weights come from a file
         self.index_maps: IndexMaps | None = None  # where codes of the tokenizer it came from lead
+        self.source: Mapping[str, Any] | None = None  # where published weights came from
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], name: str = "unnamed") -> Self:
@@ -144,7 +145,8 @@ class Tokenizer(nn.Module):
                 not run.
             target_error: as few tokens per item as give this mean absolute error, in units of the
                 signal's range (0..1). Missing tokens have index -1. Encoders that were trained to
-                choose need one pass; for others each number of tokens is decoded and measured.
+                choose need one pass, always leave out what they do not need, and take num_tokens
+                as the most to give; for others each number of tokens is decoded and measured.
 
         Returns:
             Codes with indices ``(B, *grid, K)`` int64 and what ``decode`` needs for the exact size.
@@ -152,14 +154,12 @@ class Tokenizer(nn.Module):
         Raises:
             ShapeError: wrong rank, channels or size, an empty axis, values outside the range, or
                 no such number of tokens.
-            ConfigError: ``num_tokens`` or ``target_error`` for an encoder to one grid, or both.
+            ConfigError: ``num_tokens`` or ``target_error`` for an encoder to one grid, or both for
+                one that does not choose.
         """
         x = self._check_signal(x)
         framed = pad_to_stride(x, self.stride)
-        if num_tokens is None and target_error is None:
-            indices = self.quantizer.encode(self.encoder(framed))
-        else:
-            indices = allocation.encode(self, framed, num_tokens, target_error)
+        indices = allocation.encode(self, framed, num_tokens, target_error)
         sizes = self.quantizer.codebook_sizes
         return Codes(indices.contiguous(), tuple(x.shape[2:]), sizes, self.model_id)
 

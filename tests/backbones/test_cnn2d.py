@@ -31,6 +31,12 @@ PUBLISHED = {
     "cnn2d_ibq_f16": (110_982_019, 16384 * 256),
     "cnn2d_open_magvit2_256": (115_127_829, 0),
     "cnn2d_open_magvit2_128": (112_021_653, 0),
+    "cnn2d_open_magvit2_14bit": (115_094_033, 0),
+    "cnn2d_wetok_ratio24": (448_405_827, 0),
+    "cnn2d_wetok_ratio48": (447_881_507, 0),
+    "cnn2d_wetok_ratio192": (460_294_179, 0),
+    "cnn2d_wetok_ratio768": (1_673_678_883, 0),
+    "cnn2d_vqgan_plus_10bit": (55_990_915, 1024 * 256),
     "cnn2d_simvq_f8": (65_199_491, 8192 * 128 + 128 * 128 + 128),
     "cnn2d_vqgan_plus_12bit": (55_007_683, 4096 * 64),
     "cnn2d_maskbit_f16": (54_479_247, 0),
@@ -41,12 +47,32 @@ PUBLISHED = {
 # The same for published models that are another option of a config above.
 VARIANTS = {
     "var": (108_780_291, {"dim": 32, "width": 160, "conventions": {"latent_kernel": 3}}),
-    "wetok_f16": (460_294_179, {"dim": 32, "width": 256, "blocks": 4, "family": "magvit2"}),
-    "wetok_ratio24": (
-        448_405_827,
-        {"dim": 64, "width": 256, "channel_mult": (1, 2, 2, 4), "blocks": 4, "family": "magvit2"},
-    ),
-    "open_magvit2_14bit": (115_094_033, {"dim": 14, "blocks": 4, "family": "magvit2"}),
+    **{
+        f"maskbit_{bits}bit": (54_417_795 + 5_121 * bits, {"dim": bits, "family": "maskgit"})
+        for bits in (10, 12, 14, 16, 18)
+    },
+}
+# Positions of a picture of 256 x 256 pixels.
+TOKENS = {
+    "cnn2d_taming_f16": 256,
+    "cnn2d_taming_f8": 1024,
+    "cnn2d_llamagen_vq16": 256,
+    "cnn2d_llamagen_vq8": 1024,
+    "cnn2d_ibq_f16": 256,
+    "cnn2d_open_magvit2_256": 256,
+    "cnn2d_open_magvit2_128": 1024,
+    "cnn2d_open_magvit2_14bit": 256,
+    "cnn2d_wetok_ratio24": 1024,
+    "cnn2d_wetok_ratio48": 1024,
+    "cnn2d_wetok_ratio192": 256,
+    "cnn2d_wetok_ratio768": 64,
+    "cnn2d_simvq_f8": 1024,
+    "cnn2d_vqgan_plus_10bit": 256,
+    "cnn2d_vqgan_plus_12bit": 256,
+    "cnn2d_maskbit_f16": 256,
+    "cnn2d_maskgit_vqgan": 256,
+    "cnn2d_cosmos_di8": 1024,
+    "cnn2d_cosmos_di16": 256,
 }
 TINY = {"dim": 6, "signal": IMAGE, "width": 8, "channel_mult": (1, 2), "blocks": 1}
 
@@ -80,6 +106,13 @@ def test_parameter_counts_of_variants_are_the_published_ones(name):
         assert parameters(*pair) == total
 
 
+def test_position_counts_are_the_published_ones():
+    with torch.device("meta"):
+        grids = {name: from_config(name)[0].grid((256, 256)) for name in TOKENS}
+    assert {name: grid[0] * grid[1] for name, grid in grids.items()} == TOKENS
+    assert set(TOKENS) == set(PUBLISHED)
+
+
 @pytest.mark.parametrize("name", [n for n in config_names("backbone") if "cnn2d" in n])
 def test_every_config_keeps_the_grid_law(name):
     with torch.device("meta"):
@@ -104,7 +137,8 @@ def test_a_one_position_grid_works(family):
 
 
 def test_tiny_models_are_small():
-    assert parameters(*from_config("tiny_cnn2d")) <= 1_000_000
+    for name in ("tiny_cnn2d", "tiny_cnn2d_magvit2", "tiny_cnn2d_maskgit"):
+        assert parameters(*from_config(name)) <= 1_000_000
     assert 1_000_000 <= parameters(*from_config("mini_cnn2d_f16")) <= 1_500_000
 
 

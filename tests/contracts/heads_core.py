@@ -44,6 +44,11 @@ CASES = {
         identity=True,
     ),
     "group_lfq": Case(grouped(2, {"name": "lfq", "bits": 3}), fixed_point=True, identity=True),
+    "group_lfq_pooled": Case(
+        grouped(2, {"name": "lfq", "bits": 3, "entropy_weight": 0.0}, pooled_entropy_weight=0.1),
+        fixed_point=True,
+        identity=True,
+    ),
     "group_rvq": Case(grouped(2, RVQ, code_dim=4), graph=True),
     "residual_groups": Case(residual(2, grouped(3, VQ)), identity=True),
 }

@@ -37,6 +37,15 @@ CASES = {
     "ms_group_bsq": bound(
         multi_scale({"name": "grouped", "groups": each(2, {"name": "bsq", "bits": 4})}, code_dim=8)
     ),
+    "folded": bound({"name": "folded", "inner": {**VQ, "dim": 4 * D}}, identity=True),
+    "folded_mapped": bound(
+        {"name": "folded", "inner": EMA, "fold": [3, 2]}, (4, 5), graph=True,
+    ),
+    "folded_sound": bound(
+        {"name": "folded", "inner": each(1, {"name": "residual", "stages": each(2, EMA)}),
+         "fold": 4, "axes": 1},
+        (9,),
+    ),
     "per_position": bound(
         {"name": "per_position", "grid": [4, 4], "tokens": 8, "codebook_size": 16,
          "restart_every": 2},

@@ -27,8 +27,23 @@ CASES = {
     ),
     "vq_sampled": Case({**VQ, "sample_temperature": 1.0}, noisy=True, identity=True, graph=True),
     "vq_larp": Case({**VQ, "sample_temperature": 0.3, "metric": "cosine"}, noisy=True),
+    "vq_larp_learned": Case(
+        {
+            **VQ,
+            "sample_temperature": 0.1,
+            "learn_temperature": True,
+            "metric": "cosine",
+            "entropy_weight": 0.1,
+        },
+        noisy=True,
+        graph=True,
+    ),
     "gumbel": Case(GUMBEL, noisy=True, soft=True, graph=True),
     "gumbel_hard": Case({**GUMBEL, "straight_through": True, "code_dim": 4}, noisy=True),
+    "binary_mapper": Case({"name": "binary_mapper", "bits": 4}, noisy=True, graph=True),
+    "binary_mapper_projected": Case(
+        {"name": "binary_mapper", "bits": 3, "code_dim": 4}, noisy=True
+    ),
     "rvq_gumbel": Case(
         {"name": "residual", "stages": {"repeat": 2, "of": GUMBEL}}, noisy=True, identity=True
     ),

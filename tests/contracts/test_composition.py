@@ -6,8 +6,8 @@ from cases import CONTINUOUS, D, all_cases
 
 from tokenizers_vq import registry
 from tokenizers_vq.errors import ConfigError
-from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.neighbours import perturb
+from tokenizers_vq.quantizers.rows import RowQuantizer
 
 CASES = all_cases()
 GRID = (4, 4)
@@ -30,13 +30,15 @@ OUTER = {
     "perturbed": lambda of: {
         "name": "perturbed", "inner": of, "rate": 1.0, "share": 1.0, "count": 3,
     },
+    "folded": lambda of: {"name": "folded", "inner": of},
     "projected": lambda of: {"name": "projected", "inner": of, "hidden": 8},
     "rotated": lambda of: {"name": "rotated", "inner": of},
     "multi_scale": lambda of: {"name": "multi_scale", "inner": of, "scales": [1, 2]},
     "multi_scale_each": lambda of: {"name": "multi_scale", "inner": twice(of), "scales": [1, 2]},
 }  # fmt: skip
 STACKS = ("residual", "mcrvq", "multi_scale")
-NOISY = ("dithered_fsq", "fsp", "gumbel")  # noise in training that scales would not see
+# noise in training that scales would not see
+NOISY = ("binary_mapper", "dithered_fsq", "fsp", "gumbel")
 WITHOUT_NEIGHBOURS = {"qinco", "mcquic", "per_position", "random_projection", "multi_scale"}
 INNER = {case.config["name"]: case.config for case in reversed(CASES.values())}  # the first of each
 
@@ -59,7 +61,7 @@ def is_refused(outer, inner):
         return True
     if outer == "residual_beam":  # which heads a beam can choose for is tested with it
         return None
-    searches = kind.candidates is not Quantizer.candidates
+    searches = kind.candidates is not RowQuantizer.candidates
     return False if outer != "perturbed" or searches else None
 
 

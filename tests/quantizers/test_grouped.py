@@ -4,6 +4,7 @@ from golden import close, with_codes
 
 from tokenizers_vq import registry
 from tokenizers_vq.errors import ConfigError
+from tokenizers_vq.quantizers.bsq import BSQ
 from tokenizers_vq.quantizers.grouped import Grouped
 from tokenizers_vq.quantizers.lfq import LFQ
 from tokenizers_vq.quantizers.residual import Residual
@@ -19,6 +20,58 @@ def test_golden_group_lfq():
     assert out.indices.tolist() == [[1, 3], [2, 3], [3, 0]]
     close(out.terms["entropy_sample"], 1.170934)
     close(out.terms["entropy_batch"], 1.336723)
+
+
+def pooled(**options):
+    inner = {"entropy_weight": 0.0, "commitment_weight": 0.0, **options}
+    return Grouped(groups=[LFQ(bits=2, **inner) for _ in range(2)], pooled_entropy_weight=0.5)
+
+
+def test_golden_entropy_pooled_over_the_groups():
+    out = pooled()(X)
+    close(out.terms["entropy_sample"], 1.170934)
+    entropy = 1.345079  # the authors' guard makes it 1.345039: ln(p + 1e-5) instead of ln p
+    close(out.terms["entropy_batch"], entropy)
+    close(out.terms["entropy_batch"] - 4e-5, 1.345039)
+    close(out.loss, 0.5 * (1.170934 - entropy))
+    close(pooled(diversity_weight=2.0)(X).loss, 0.5 * (1.170934 - 2 * entropy))
+    mean = torch.stack([LFQ(bits=2)(part).terms["entropy_batch"] for part in X.split(2, 1)]).mean()
+    assert float(out.terms["entropy_batch"]) >= float(mean)
+
+
+def test_the_pooled_entropy_is_that_of_the_mean_assignment():
+    head = Grouped(groups=[BSQ(bits=3, entropy_weight=0.0) for _ in range(4)])
+    head.pooled_entropy_weight = 1.0
+    z = torch.randn(2, 5, 12, requires_grad=True)
+    units = torch.nn.functional.normalize(z.reshape(-1, 4, 3), dim=-1).reshape(-1, 3)
+    codes = head.groups[0].decode(torch.arange(8)[:, None])
+    p = torch.softmax(2 * units @ codes.T, dim=1)
+    sample, mean = torch.special.entr(p).sum(1).mean(), p.mean(0)
+    expected = sample - torch.special.entr(mean).sum()
+    out = head(z)
+    close(out.loss, expected)
+    (got,) = torch.autograd.grad(out.loss, z)
+    (wanted,) = torch.autograd.grad(expected, z)
+    close(got, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        [LFQ(bits=2), LFQ(bits=2)],
+        [LFQ(bits=2, entropy_weight=0.0), LFQ(bits=3, entropy_weight=0.0)],
+        [VectorQuantizer(2, codebook_size=4)],
+    ],
+    ids=["weighted twice", "other bits", "no bits"],
+)
+def test_groups_that_cannot_be_pooled_are_named(groups):
+    with pytest.raises(ConfigError) as error:
+        Grouped(groups=groups, pooled_entropy_weight=0.1)
+    assert str(error.value) == (
+        "Grouped: expected groups of lfq or bsq with equally many bits and entropy_weight=0 for a "
+        f"pooled_entropy_weight; got {type(groups[0]).__name__} that are not. Change the groups, "
+        "or set it to 0."
+    )
 
 
 def test_golden_joint_entropy_of_all_bits_is_below_the_groups():

@@ -181,12 +181,16 @@ class TokenEncoder(Encoder):
             ShapeError: ``x`` has another shape, or there is no such number.
         """
 
-    def allocate(self, x: Tensor, target_error: float) -> tuple[Tensor, Tensor]:
+    def allocate(
+        self, x: Tensor, target_error: float | None = None, num_tokens: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return latents ``(B, n, D)`` and which of them are needed, ``(B, n)`` bool.
 
         Args:
             x: ``(B, C, *S)``.
-            target_error: wished mean absolute error, in units of the signal's range.
+            target_error: wished mean absolute error, in units of the signal's range; None for the
+                encoder's own.
+            num_tokens: n, at most so many; None for N.
 
         Raises:
             ConfigError: the encoder was not trained to choose; see ``targets_error``.

@@ -192,6 +192,30 @@ class Transformer(nn.Module):
         return out
 
 
+def patchify(x: Tensor, patch: int) -> Tensor:
+    """Cut pictures into squares, each a row of channels, then rows, then columns.
+
+    Args:
+        x: ``(B, C, H, W)``, H and W multiples of ``patch``.
+        patch: side of a square.
+
+    Returns:
+        ``(B, H / patch, W / patch, C * patch**2)``.
+    """
+    batch, channels, height, width = x.shape
+    grid = (height // patch, width // patch)
+    cells = x.reshape(batch, channels, grid[0], patch, grid[1], patch)
+    return cells.permute(0, 2, 4, 1, 3, 5).reshape(batch, *grid, channels * patch**2)
+
+
+def unpatchify(rows: Tensor, patch: int) -> Tensor:
+    """Undo ``patchify``: ``(B, h, w, C * patch**2)`` to ``(B, C, h * patch, w * patch)``."""
+    batch, height, width, size = rows.shape
+    channels = size // patch**2
+    cells = rows.reshape(batch, height, width, channels, patch, patch).permute(0, 3, 1, 4, 2, 5)
+    return cells.reshape(batch, channels, height * patch, width * patch)
+
+
 def learned(*shape: int, std: float | None = None) -> nn.Parameter:
     """Return learned rows ``(*shape)``, normal around 0; ``std`` is 1 / sqrt(last size) if None."""
     return nn.Parameter(torch.randn(*shape) * (shape[-1] ** -0.5 if std is None else std))
@@ -200,7 +224,7 @@ def learned(*shape: int, std: float | None = None) -> nn.Parameter:
 def init_weights(module: nn.Module, std: float = 0.02) -> None:
     """Start all linear layers and convolutions from a truncated normal, their biases from 0."""
     for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Conv2d):
+        if isinstance(part, nn.Linear | nn.Conv2d) and not part.weight.is_meta:
             nn.init.trunc_normal_(part.weight, std=std)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)

@@ -110,9 +110,8 @@ def sign_head(bits: Sequence[int]) -> dict[str, Any]:
 
     The weights are those of the recipes: entropies 0.1, commitment 0.25.
     """
-    heads = [
-        {"name": "lfq", "bits": n, "entropy_weight": 0.1, "commitment_weight": 0.25} for n in bits
-    ]
+    weights = {"entropy_weight": 0.1, "commitment_weight": 0.25}
+    heads = [{"name": "lfq", "dim": n, "bits": n, **weights} for n in bits]
     return heads[0] if len(heads) == 1 else {"name": "grouped", "groups": heads}
 
 

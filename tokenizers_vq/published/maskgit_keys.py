@@ -53,6 +53,7 @@ def read_values(
         "token_size": trunk.dim,
         "z_channels": trunk.dim,
         "num_channels": int(state["encoder.conv_in.weight"].shape[1]),
+        "sample_with_conv": _strided(state),
     }
     agree(given, found, where)
     return trunk, given
@@ -75,7 +76,7 @@ def tokenizer_config(
         "channel_mult": trunk.channel_mult,
         "blocks": trunk.blocks,
     }
-    if not any(".down_conv." in key for key in state):
+    if not _strided(state):
         network["conventions"] = {"down": "average"}
     return {
         "signal": {"kind": "image", "channels": int(state["encoder.conv_in.weight"].shape[1])},
@@ -130,6 +131,11 @@ def rules(config: Mapping[str, Any]) -> tuple[Rule, ...]:
         Rule(r"(encoder|decoder)\.mid\.(?:res_blocks\.)?(\d+\..+)", r"\1.mid.\2"),
         Rule(r"((?:encoder|decoder)\.(?:conv_in|norm_out|conv_out)\.\w+)", r"\1"),
     )
+
+
+def _strided(state: Mapping[str, Tensor]) -> bool:
+    """Whether convolutions halve the levels, not pooling."""
+    return "encoder.down.0.down_conv.weight" in state
 
 
 def _level(levels: int, finest_first: bool) -> Callable[[str], int]:

@@ -68,15 +68,8 @@ class BSQ(LFQ):
             bit_order=bit_order,
         )
 
-    def code_losses(
-        self, u: Tensor, indices: Tensor, codes: Tensor, valid: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return entropy and commitment terms of the normalised latents."""
-        return super().code_losses(F.normalize(u, dim=-1), indices, codes, valid)
-
-    def surrogate(self, u: Tensor, codes: Tensor) -> Tensor:
-        """Return ``codes`` with the gradient of the normalised latents."""
-        return super().surrogate(F.normalize(u, dim=-1), codes)
+    def _signal(self, u: Tensor) -> Tensor:
+        return F.normalize(u, dim=-1)
 
     def _commitment(self, u: Tensor, codes: Tensor, valid: Tensor) -> Tensor:
         return weighted_mean((u - codes).square().sum(-1), valid)

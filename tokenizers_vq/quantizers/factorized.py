@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from tokenizers_vq.functional.nearest import nearest_codes
 from tokenizers_vq.ops import nearest_code
+from tokenizers_vq.quantizers.flat import squared_distances
 from tokenizers_vq.quantizers.vq import VectorQuantizer
 
 
@@ -63,6 +64,10 @@ class FactorizedVQ(VectorQuantizer):
         """Return the indices ``(N, 1)`` of the codes nearest in direction."""
         codes = F.normalize(self.codes(), dim=-1)
         return nearest_code(F.normalize(u, dim=-1), codes)[1][:, None]
+
+    def distances(self, u: Tensor) -> Tensor:
+        """Return the squared distance ``(N, K)`` of the direction of ``u`` to that of each code."""
+        return squared_distances(F.normalize(u, dim=-1), F.normalize(self.codes(), dim=-1))
 
     def candidates(self, u: Tensor, count: int) -> Tensor:
         """Return the indices ``(N, C, 1)`` of up to ``count`` codes nearest in direction."""

@@ -64,6 +64,12 @@ def mean_square(a: Tensor, b: Tensor, valid: Tensor) -> Tensor:
     return weighted_mean((a - b).square().mean(-1), valid)
 
 
+def squared_distances(x: Tensor, codes: Tensor) -> Tensor:
+    """Return ``|x_n - e_k|^2`` of ``x (N, d)`` and ``codes (K, d)``, at least 0, as ``(N, K)``."""
+    square = x.square().sum(-1, keepdim=True) + codes.square().sum(-1)
+    return torch.addmm(square, x, codes.T, alpha=-2).clamp(min=0)
+
+
 def mean_terms(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Return each term's mean over the parts that have it."""
     names = dict.fromkeys(name for part in parts for name in part)

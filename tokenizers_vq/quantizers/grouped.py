@@ -7,7 +7,7 @@ Reference:
     2025, https://arxiv.org/abs/2508.05599 (groups of LFQ);
     Bai et al., Factorized Visual Tokenization and Generation, 2024,
     https://arxiv.org/abs/2411.16681, section 3.2 (disentanglement).
-    Differs from the second: entropies are per group, not pooled over groups.
+    Differs from the second unless ``pooled_entropy_weight`` is set: entropies are per group.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenizers_vq.errors import ConfigError
-from tokenizers_vq.functional.entropy import weighted_mean
+from tokenizers_vq.functional.entropy import batch_entropy, sample_entropy, weighted_mean
 from tokenizers_vq.functional.straight_through import straight_through
 from tokenizers_vq.ops import nearest_code
 from tokenizers_vq.quantizers.base import Quantizer
-from tokenizers_vq.quantizers.flat import Flat, Tokens, mean_terms
-from tokenizers_vq.quantizers.rows import RowQuantizer, row_parts
+from tokenizers_vq.quantizers.flat import Flat, Tokens, linear, mean_terms
+from tokenizers_vq.quantizers.lfq import LFQ
+from tokenizers_vq.quantizers.rows import Choose, RowQuantizer, row_parts
 from tokenizers_vq.quantizers.stages import plain_tables
 
 
@@ -43,16 +44,23 @@ class Grouped(RowQuantizer):
         disentangle_weight: of the squared cosine between the codes of two groups, mean over tokens
             and pairs, so that groups do not say the same thing twice. It moves latents, with a
             straight-through gradient, not codes. Needs at least two groups, all of one width.
+        pooled_entropy_weight: of the sample entropy less the batch entropy, the latter that of the
+            soft assignment averaged over tokens and groups together, as in WeTok. It is never
+            below the mean of the groups' own, and asks less: two groups that are each stuck on
+            another half of the codes look even. For groups of lfq or bsq with equally many bits,
+            whose own ``entropy_weight`` has to be 0; their ``diversity_weight`` counts.
 
     Shapes:
         z (B, *grid, D) -> z_q (B, *grid, D), indices (B, *grid, sum of the groups' K)
 
     Terms:
-        Each term's mean over the groups; ``disentangle`` where it has a weight.
+        Each term's mean over the groups; ``disentangle``, ``entropy_sample`` and ``entropy_batch``
+        where they have a weight.
 
     Raises:
         ConfigError: there is no group, one whose tokens depend on their place, or their widths do
-            not add up to ``code_dim``, or ``disentangle_weight`` has groups it cannot compare.
+            not add up to ``code_dim``, or ``disentangle_weight`` or ``pooled_entropy_weight`` has
+            groups it cannot compare.
 
     Example:
         >>> from tokenizers_vq.quantizers.lfq import LFQ
@@ -71,6 +79,7 @@ class Grouped(RowQuantizer):
         groups: Sequence[Quantizer],
         code_dim: int | None = None,
         disentangle_weight: float = 0.0,
+        pooled_entropy_weight: float = 0.0,
     ) -> None:
         if not groups:
             raise ConfigError("Grouped: expected at least one group; got none.")
@@ -91,6 +100,9 @@ class Grouped(RowQuantizer):
         super().__init__(dim, width, sizes)
         self.groups = nn.ModuleList(groups)
         self.disentangle_weight = disentangle_weight
+        self.pooled_entropy_weight = pooled_entropy_weight
+        if pooled_entropy_weight:
+            _check_pooled(groups)
         self.widths = widths
         self._columns = [group.num_codebooks for group in groups]
 
@@ -119,6 +131,10 @@ class Grouped(RowQuantizer):
             overlap = squared_cosine(self._split(straight_through(u, out)), tokens.valid)
             loss = loss + self.disentangle_weight * overlap
             terms["disentangle"] = overlap.detach()
+        if self.pooled_entropy_weight:
+            spread, entropies = self._pooled(u, tokens.valid)
+            loss = loss + self.pooled_entropy_weight * spread
+            terms |= entropies
         return Flat(out, torch.cat([flat.indices for flat in flats], dim=1), loss, terms)
 
     def code_indices(self, u: Tensor) -> Tensor:
@@ -134,6 +150,14 @@ class Grouped(RowQuantizer):
         """Return the codes ``(N, d)`` of ``indices (N, K)``; zeros in groups with index -1."""
         columns = zip(self._parts(), torch.split(indices, self._columns, dim=1), strict=True)
         return torch.cat([part.decode_rows(column) for part, column in columns], dim=1)
+
+    def soft_rows(self, rows: Tensor, choose: Choose) -> tuple[Tensor, list[Tensor]]:
+        """Return indices and distributions of all groups, each from its own channels."""
+        split = self._split(linear(self.project_in, rows))
+        pairs = [
+            part.soft_rows(row, choose) for part, row in zip(self._parts(), split, strict=True)
+        ]
+        return torch.cat([index for index, _ in pairs], dim=1), [p for _, ps in pairs for p in ps]
 
     def code_update(self, u: Tensor, indices: Tensor, skipped: Tensor) -> bool:
         """Update each group from its own channels."""
@@ -159,11 +183,41 @@ class Grouped(RowQuantizer):
         """Whether any group learns in ``update`` only."""
         return any(part.learns_by_update for part in self._parts())
 
+    def _pooled(self, u: Tensor, valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the difference of the entropies over all groups, and both."""
+        parts = [part for part in self.groups if isinstance(part, LFQ)]
+        rows = zip(parts, self._split(u), strict=True)
+        logits = torch.cat([part.logits(linear(part.project_in, row)) for part, row in rows])
+        valid = valid.repeat(len(parts))
+        sample = sample_entropy(logits, valid)
+        # In evaluation ranks may have different numbers of batches: nothing may wait for another.
+        batch, exact = batch_entropy(logits, valid, all_ranks=self.training)
+        name = "entropy_batch" if exact else "entropy_batch_bound"
+        terms = {"entropy_sample": sample.detach(), name: batch.detach()}
+        return sample - parts[0].diversity_weight * batch, terms
+
     def _parts(self) -> list[RowQuantizer]:
         return [part for part in self.groups if isinstance(part, RowQuantizer)]
 
     def _split(self, u: Tensor) -> tuple[Tensor, ...]:
         return torch.split(u, self.widths, dim=1)
+
+
+def _check_pooled(groups: Sequence[Quantizer]) -> None:
+    """Raise ``ConfigError`` unless the soft assignments of all groups are over the same codes."""
+    kinds = {
+        (type(group), group.code_dim, group.entropy_weight == 0)
+        if isinstance(group, LFQ)
+        else (type(group), 0, False)
+        for group in groups
+    }
+    if len(kinds) > 1 or not all(silent for _, _, silent in kinds):
+        found = sorted({kind.__name__ for kind, _, _ in kinds})
+        raise ConfigError(
+            "Grouped: expected groups of lfq or bsq with equally many bits and entropy_weight=0 "
+            f"for a pooled_entropy_weight; got {', '.join(found)} that are not. Change the groups, "
+            "or set it to 0."
+        )
 
 
 def squared_cosine(parts: Sequence[Tensor], valid: Tensor) -> Tensor:

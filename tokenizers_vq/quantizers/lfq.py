@@ -135,10 +135,10 @@ class LFQ(RowQuantizer):
         self, u: Tensor, indices: Tensor, codes: Tensor, valid: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the commitment term, and the entropy terms if they have a weight."""
-        commitment = self._commitment(u, codes, valid)
+        commitment = self._commitment(self._signal(u), codes, valid)
         loss, terms = self.commitment_weight * commitment, {"commitment": commitment.detach()}
         if self.entropy_weight:
-            logits = 4 * self.scale * self.inverse_temperature * u
+            logits = self.logits(u)
             sample = sample_entropy(logits, valid)
             # In evaluation ranks may have different numbers of batches: none waits for another.
             batch, exact = batch_entropy(logits, valid, all_ranks=self.training)
@@ -146,6 +146,17 @@ class LFQ(RowQuantizer):
             terms["entropy_sample"] = sample.detach()
             terms["entropy_batch" if exact else "entropy_batch_bound"] = batch.detach()
         return loss, terms
+
+    def logits(self, u: Tensor) -> Tensor:
+        """Return the logits ``(N, d)`` of each bit of ``u (N, d)`` in the soft assignment."""
+        return 4 * self.scale * self.inverse_temperature * self._signal(u)
+
+    def surrogate(self, u: Tensor, codes: Tensor) -> Tensor:
+        """Return ``codes`` with the gradient of what the signs are taken of."""
+        return super().surrogate(self._signal(u), codes)
+
+    def _signal(self, u: Tensor) -> Tensor:
+        return u
 
     def _commitment(self, u: Tensor, codes: Tensor, valid: Tensor) -> Tensor:
         return mean_square(u, codes, valid)

@@ -24,6 +24,7 @@ from tokenizers_vq.quantizers.neighbours import (
     neighbours,
     neighbours_of_codes,
 )
+from tokenizers_vq.quantizers.rows import Choose
 from tokenizers_vq.quantizers.wrapper import Wrapper
 
 
@@ -103,6 +104,10 @@ class Perturbed(Wrapper):
     def code_vectors(self, indices: Tensor) -> Tensor:
         """Return the codes ``(N, d)`` of the inner head at its latents' width."""
         return self.inner.decode_rows(indices)
+
+    def soft_rows(self, rows: Tensor, choose: Choose) -> tuple[Tensor, list[Tensor]]:
+        """Return indices and distributions of the inner head."""
+        return self.inner.soft_rows(rows, choose)
 
     def code_update(self, u: Tensor, indices: Tensor, skipped: Tensor) -> bool:
         """Update the inner head from the codes that were chosen."""

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from tokenizers_vq.errors import ConfigError, unknown_name
 from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.flat import Flat, Tokens, linear
+from tokenizers_vq.quantizers.rows import Choose
 from tokenizers_vq.quantizers.wrapper import Wrapper
 
 NORMS = ("none", "layer")
@@ -87,6 +88,10 @@ class Projected(Wrapper):
     def code_vectors(self, indices: Tensor) -> Tensor:
         """Return the inner head's codes of ``indices (N, K)``, mapped back to ``(N, D)``."""
         return _apply(self.map_out, self.inner.decode_rows(indices))
+
+    def soft_rows(self, rows: Tensor, choose: Choose) -> tuple[Tensor, list[Tensor]]:
+        """Return indices and distributions of the inner head."""
+        return self.inner.soft_rows(self._to_inner(rows), choose)
 
     def code_update(self, u: Tensor, indices: Tensor, skipped: Tensor) -> bool:
         """Update the inner head from what it was given."""

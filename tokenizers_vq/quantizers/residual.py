@@ -22,7 +22,7 @@ from tokenizers_vq.ops import residual_codes
 from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.flat import Flat, Tokens, check_share, linear, mean_terms
 from tokenizers_vq.quantizers.perturbed import refuse_perturbed
-from tokenizers_vq.quantizers.rows import RowQuantizer, row_parts
+from tokenizers_vq.quantizers.rows import Choose, RowQuantizer, row_parts
 from tokenizers_vq.quantizers.stages import (
     beam_search,
     draw_depth,
@@ -182,6 +182,17 @@ class Residual(RowQuantizer):
         for (stage, scale), column in zip(self._parts(), columns, strict=True):
             out = out + stage.decode_rows(column) * scale
         return out
+
+    def soft_rows(self, rows: Tensor, choose: Choose) -> tuple[Tensor, list[Tensor]]:
+        """Return indices and distributions of all stages, each given the codes chosen before it."""
+        u = self._bounded(linear(self.project_in, rows))
+        out, columns, probs = torch.zeros_like(u), [], []
+        for i, (stage, scale) in enumerate(self._parts()):
+            column, parts = stage.soft_rows(self._rest(i, u, out) / scale, choose)
+            out = out + stage.decode_rows(column) * scale
+            columns.append(column)
+            probs += parts
+        return torch.cat(columns, dim=1), probs
 
     def code_update(self, u: Tensor, indices: Tensor, skipped: Tensor) -> bool:
         """Replay the chain, stage by stage, on the stored indices and the codes as they are now.

@@ -13,6 +13,7 @@ from torch import Tensor
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.flat import Flat, Tokens, linear
+from tokenizers_vq.quantizers.rows import Choose
 from tokenizers_vq.quantizers.token_bridge import TokenBridge
 from tokenizers_vq.quantizers.wrapper import Wrapper
 
@@ -84,6 +85,10 @@ class Rotated(Wrapper):
     def code_vectors(self, indices: Tensor) -> Tensor:
         """Return the inner head's codes ``(N, D)``, turned back."""
         return self.inner.decode_rows(indices) @ self.rotation.T
+
+    def soft_rows(self, rows: Tensor, choose: Choose) -> tuple[Tensor, list[Tensor]]:
+        """Return indices and distributions of the inner head."""
+        return self.inner.soft_rows(rows @ self.rotation, choose)
 
     def code_update(self, u: Tensor, indices: Tensor, skipped: Tensor) -> bool:
         """Update the inner head from the turned rows."""

@@ -23,6 +23,9 @@ from tokenizers_vq.quantizers.flat import (
 )
 from tokenizers_vq.types import Quantized
 
+# squared distances (N, size) to an index (N,) and the distribution (N, size) it comes from
+Choose = Callable[[Tensor], tuple[Tensor, Tensor]]
+
 
 class RowQuantizer(Quantizer):
     """A map from latents to discrete codes and back, position by position.
@@ -80,6 +83,17 @@ class RowQuantizer(Quantizer):
         """
         return self.code_indices(u)[:, None]
 
+    def distances(self, u: Tensor) -> Tensor:
+        """Return the squared distance ``(N, K)`` of ``u (N, d)`` to each code, as a search sees it.
+
+        Raises:
+            ConfigError: the head does not search a table.
+        """
+        raise ConfigError(
+            f"soft_targets: expected a head that searches a table; got {type(self).__name__}. "
+            "Use its indices."
+        )
+
     # What a user calls --------------------------------------------------------------------------
 
     def forward(self, z: Tensor, mask: Tensor | None = None) -> Quantized:
@@ -132,6 +146,10 @@ class RowQuantizer(Quantizer):
         Raises:
             ShapeError: an index is outside its codebook, or the shape or dtype is another.
         """
+        return self.decode_exactly(indices).to(self._anchor.dtype)
+
+    def decode_exactly(self, indices: Tensor) -> Tensor:
+        """Return what ``decode`` does before it is cast: ``(B, *grid, D)`` float32."""
         indices = self.complete(indices)
         if not torch.compiler.is_compiling():
             check_indices(indices, self.codebook_sizes, "decode")
@@ -143,7 +161,7 @@ class RowQuantizer(Quantizer):
             else:  # the same rows as in forward: a matrix product may round by their number
                 out = self._anchor.new_zeros(rows.shape[0], self.dim, dtype=torch.float32)
                 out[present] = self.decode_rows(rows[present])
-        return out.to(self._anchor.dtype).reshape(*indices.shape[:-1], self.dim)
+        return out.reshape(*indices.shape[:-1], self.dim)
 
     def lookup(self, indices: Tensor, grid: tuple[int, ...] | None = None) -> Tensor:
         """Return the code vectors ``(B, *grid, d)`` float32, before the map back to width D.
@@ -198,6 +216,11 @@ class RowQuantizer(Quantizer):
     def encode_rows(self, rows: Tensor) -> Tensor:
         """Return the indices ``(N, K)`` of ``rows (N, D)``."""
         return self.code_indices(linear(self.project_in, rows))
+
+    def soft_rows(self, rows: Tensor, choose: Choose) -> tuple[Tensor, list[Tensor]]:
+        """Return indices ``(N, K)`` of ``rows (N, D)`` and the distribution each is chosen from."""
+        index, probs = choose(self.distances(linear(self.project_in, rows)))
+        return index[:, None], [probs]
 
     def decode_rows(self, indices: Tensor) -> Tensor:
         """Return the rows ``(N, D)`` of ``indices (N, K)``; zeros where all K are -1."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.quantizers.base import Quantizer
+from tokenizers_vq.quantizers.binary_mapper import BinaryMapper
 from tokenizers_vq.quantizers.dithered_fsq import DitheredFSQ
 from tokenizers_vq.quantizers.flat import Tokens, mean_square, mean_terms
 from tokenizers_vq.quantizers.fsp import FSP
@@ -158,7 +159,7 @@ def _refuse_noisy(inner: Sequence[RowQuantizer]) -> None:
     """Raise for heads whose training output is not the code: it would not be seen here."""
     for part in (inside for head in inner for inside in head.modules()):
         draws = getattr(part, "sample_temperature", 0) > 0 or getattr(part, "noise", False)
-        if isinstance(part, Gumbel | DitheredFSQ | FSP) or draws:
+        if isinstance(part, BinaryMapper | Gumbel | DitheredFSQ | FSP) or draws:
             raise ConfigError(
                 "MultiScale: expected inner heads without noise in training; got "
                 f"{type(part).__name__}. Turn it off, or choose another head."

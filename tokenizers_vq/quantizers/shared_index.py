@@ -16,6 +16,7 @@ from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.functional.entropy import weighted_mean
 from tokenizers_vq.functional.nearest import nearest_codes
 from tokenizers_vq.ops import nearest_code
+from tokenizers_vq.quantizers.flat import squared_distances
 from tokenizers_vq.quantizers.vq import VectorQuantizer
 
 
@@ -97,6 +98,10 @@ class SharedIndex(VectorQuantizer):
     def code_indices(self, u: Tensor) -> Tensor:
         """Return the indices ``(N, 1)`` of the smallest weighted sums of distances."""
         return nearest_code(self._signal(u) * self._scale, self.codes() * self._scale)[1][:, None]
+
+    def distances(self, u: Tensor) -> Tensor:
+        """Return the weighted sum of the parts' squared distances ``(N, K)`` to each code."""
+        return squared_distances(self._signal(u) * self._scale, self.codes() * self._scale)
 
     def candidates(self, u: Tensor, count: int) -> Tensor:
         """Return the indices ``(N, C, 1)`` of up to ``count`` smallest sums, smallest first."""

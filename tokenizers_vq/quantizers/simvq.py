@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from tokenizers_vq.functional.nearest import nearest_codes
 from tokenizers_vq.ops import nearest_code
-from tokenizers_vq.quantizers.flat import code_width, mean_square
+from tokenizers_vq.quantizers.flat import code_width, mean_square, squared_distances
 from tokenizers_vq.quantizers.rows import RowQuantizer
 
 
@@ -70,6 +70,10 @@ class SimVQ(RowQuantizer):
     def code_indices(self, u: Tensor) -> Tensor:
         """Return the indices ``(N, 1)`` of the nearest codes; the lowest of equally near ones."""
         return nearest_code(u, self.codes())[1][:, None]
+
+    def distances(self, u: Tensor) -> Tensor:
+        """Return the squared distance ``(N, K)`` of ``u (N, d)`` to each code."""
+        return squared_distances(u, self.codes())
 
     def candidates(self, u: Tensor, count: int) -> Tensor:
         """Return the indices ``(N, C, 1)`` of up to ``count`` nearest codes, nearest first."""

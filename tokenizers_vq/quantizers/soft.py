@@ -1,9 +1,11 @@
-"""Decoding of probabilities: the code that is expected, instead of the one that is likeliest.
+"""Probabilities instead of indices: codes that are expected, targets that know near misses.
 
 Reference:
     Ning et al., All in Tokens: Unifying Output Space of Visual Tasks via Soft Token, 2023,
-    https://arxiv.org/abs/2301.02229, section 3 (soft tokens).
-    Differs from the paper: several codebooks, taken as independent of each other.
+    https://arxiv.org/abs/2301.02229, section 3 (soft tokens);
+    Lee et al., Autoregressive Image Generation using Residual Quantization, 2022,
+    https://arxiv.org/abs/2203.01941, section 3 (soft labels and stochastic sampling).
+    Differs from the first: several codebooks, taken as independent of each other.
 """
 
 from collections.abc import Sequence
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from tokenizers_vq.errors import ConfigError, ShapeError
 from tokenizers_vq.quantizers.base import Quantizer
-from tokenizers_vq.quantizers.flat import float32_island
+from tokenizers_vq.quantizers.flat import float32_island, is_finite, zero_unless
 from tokenizers_vq.quantizers.rows import RowQuantizer
 
 MAX_SIZE = 2**18  # codes per codebook: all of them are decoded, 256 MiB at 256 channels
@@ -44,6 +46,64 @@ def expected_latents(head: Quantizer, probs: Tensor | Sequence[Tensor]) -> Tenso
         rows = [p.reshape(-1, p.shape[-1]).float() for p in parts]
         out = _expected_rows(summed, rows)
     return out.reshape(*grid, head.dim)
+
+
+@torch.no_grad()
+def soft_targets(
+    head: Quantizer,
+    z: Tensor,
+    temperature: float,
+    *,
+    sample: bool = False,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, list[Tensor]]:
+    """Return tokens and, for each codebook, how likely every code is to stand for the latent.
+
+    ``p(k) = softmax_k(-|r - e_k|^2 / temperature)``, where r is what the stages before left over.
+    A language model that learns these learns which codes are nearly as good as the chosen one.
+
+    Args:
+        head: a head that searches a table, or a stack or group of such.
+        z: ``(B, *grid, D)``, floating point.
+        temperature: above 0; towards 0 the targets become one-hot.
+        sample: draw each token from its distribution instead of taking the nearest code. Later
+            stages of a residual stack quantize what the drawn codes leave over.
+        generator: of the draws; None for torch's global one.
+
+    Returns:
+        indices ``(B, *grid, K)`` int64 and K tensors ``(B, *grid, size)`` float32 that sum to 1.
+
+    Raises:
+        ConfigError: a head, or a part of it, does not search a table, or the temperature is not
+            above 0.
+        ShapeError: ``z`` has another shape or dtype.
+    """
+    if not temperature > 0:
+        raise ConfigError(
+            f"soft_targets: expected a temperature above 0; got {temperature}. Use encode for "
+            "hard targets."
+        )
+    if not isinstance(head, RowQuantizer):
+        raise ConfigError(
+            f"soft_targets: expected a head that searches a table; got {type(head).__name__}. "
+            "Use its indices."
+        )
+
+    def choose(distances: Tensor) -> tuple[Tensor, Tensor]:
+        probs = torch.softmax(-distances / temperature, dim=1)
+        if not sample:
+            return distances.argmin(1), probs
+        place = probs.device if generator is None else generator.device
+        drawn = torch.multinomial(probs.to(place), 1, generator=generator)[:, 0]
+        return drawn.to(probs.device), probs
+
+    head._check(z, None)
+    with float32_island(z.device):
+        rows = z.reshape(-1, head.dim).float()
+        rows = zero_unless(is_finite(rows), rows)
+        indices, probs = head.soft_rows(rows, choose)
+    grid = z.shape[:-1]
+    return indices.reshape(*grid, head.num_codebooks), [p.reshape(*grid, p.shape[1]) for p in probs]
 
 
 def _expected_rows(head: RowQuantizer, probs: list[Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ Reference:
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenizers_vq.errors import ConfigError
@@ -27,9 +27,10 @@ from tokenizers_vq.functional.straight_through import (
     synchronous,
 )
 from tokenizers_vq.ops import nearest_code
-from tokenizers_vq.quantizers.flat import Flat, Tokens, check_share, mean_square
+from tokenizers_vq.quantizers.flat import Flat, Tokens, check_share, mean_square, squared_distances
 from tokenizers_vq.quantizers.learned import LearnedCodes
 
+LEAST = 1e-3  # of a learned inverse temperature
 ESTIMATORS = ("straight_through", "rotation", "diveq")
 
 
@@ -66,9 +67,14 @@ class VectorQuantizer(LearnedCodes):
         sync_weight: share of the output's gradient that the codes get too; nu in the paper.
         sample_temperature: T; training draws codes from ``softmax(cosine / T)``, or for the
             Euclidean metric ``softmax(-distance^2 / T)``. 0 takes the nearest.
+        learn_temperature: make 1 / T a parameter ``inverse_temperature`` that starts at the given
+            T, 0.1 in LARP. The draws have no gradient: it learns from the entropies, which then
+            are those of the distribution that is drawn from, or from a loss of yours on
+            ``assignment_logits``.
         orthogonal_weight: of the mean squared cosine between codes; only with ``"gradient"``.
         entropy_weight: of the sample entropy less the batch entropy of soft assignments.
-        entropy_temperature: T of those, ``softmax(-distance^2 / T)``.
+        entropy_temperature: T of those, ``softmax(-distance^2 / T)``; not used with
+            ``learn_temperature``.
 
     Shapes:
         z (B, *grid, D) -> z_q (B, *grid, D), indices (B, *grid, 1)
@@ -108,6 +114,7 @@ class VectorQuantizer(LearnedCodes):
         estimator: str = "straight_through",
         sync_weight: float = 0.0,
         sample_temperature: float = 0.0,
+        learn_temperature: bool = False,
         orthogonal_weight: float = 0.0,
         entropy_weight: float = 0.0,
         entropy_temperature: float = 0.01,
@@ -132,7 +139,10 @@ class VectorQuantizer(LearnedCodes):
         self.orthogonal_weight = orthogonal_weight
         self.entropy_weight = entropy_weight
         self.entropy_temperature = entropy_temperature
+        self.learn_temperature = learn_temperature
         self._check_options()
+        if learn_temperature:
+            self.inverse_temperature = nn.Parameter(torch.tensor(1 / sample_temperature))
 
     def code_indices(self, u: Tensor) -> Tensor:
         """Return the indices ``(N, 1)`` of the nearest codes; the lowest of equally near ones."""
@@ -151,6 +161,10 @@ class VectorQuantizer(LearnedCodes):
         kept = type(self).code_indices is VectorQuantizer.code_indices
         plain = kept and self.project_in is None and self.metric == "euclidean"
         return self.codes() if plain else None
+
+    def distances(self, u: Tensor) -> Tensor:
+        """Return the squared distance ``(N, K)`` of ``u (N, d)`` to each code."""
+        return squared_distances(self._signal(u), self.codes())
 
     def code_vectors(self, indices: Tensor) -> Tensor:
         """Return the codes ``(N, d)`` of ``indices (N, 1)``."""
@@ -189,10 +203,7 @@ class VectorQuantizer(LearnedCodes):
             terms["orthogonality"] = orthogonality(self.codes()) * valid.any()
             loss = loss + self.orthogonal_weight * terms["orthogonality"]
         if self.entropy_weight:
-            # In evaluation ranks may have different numbers of batches: none waits for another.
-            terms["entropy_sample"], terms["entropy_batch"] = assignment_entropies(
-                u, self.codes(), valid, self.entropy_temperature, all_ranks=self.training
-            )
+            terms["entropy_sample"], terms["entropy_batch"] = self._entropies(u, valid)
             spread = terms["entropy_sample"] - terms["entropy_batch"]
             loss = loss + self.entropy_weight * spread
         return loss, {name: term.detach() for name, term in terms.items()}
@@ -206,10 +217,35 @@ class VectorQuantizer(LearnedCodes):
         out = estimate(u, codes)
         return synchronous(out, codes, self.sync_weight) if self.sync_weight else out
 
-    def _draw(self, u: Tensor) -> Tensor:
+    def assignment_logits(self, u: Tensor) -> Tensor:
+        """Return the logits ``(N, K)`` that training draws codes for ``u (N, d)`` by.
+
+        With gradients to latents, codes and a learned temperature: for a prior that is trained
+        along.
+        """
+        return -self.distances(u) * self._sharpness()
+
+    def _sharpness(self) -> float | Tensor:
+        """Return what the squared distance is multiplied by in the draws."""
         # For unit vectors the squared distance is twice one minus the cosine.
-        temperature = self.sample_temperature * (2 if self.metric == "cosine" else 1)
-        return sample_codes(self._signal(u), self.codes(), temperature)[:, None]
+        half = 0.5 if self.metric == "cosine" else 1.0
+        if self.learn_temperature:
+            return half * self.inverse_temperature.float().clamp(min=LEAST)
+        return half / self.sample_temperature
+
+    def _entropies(self, u: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        codes, temperature = self.codes(), self.entropy_temperature
+        if self.learn_temperature:
+            u, codes = u * self._sharpness() ** 0.5, codes * self._sharpness() ** 0.5
+            temperature = 1.0
+        # In evaluation ranks may have different numbers of batches: none waits for another.
+        return assignment_entropies(u, codes, valid, temperature, all_ranks=self.training)
+
+    def _draw(self, u: Tensor) -> Tensor:
+        u, codes, sharpness = self._signal(u), self.codes(), self._sharpness()
+        if isinstance(sharpness, Tensor):  # a graph would not hold it as a number
+            u, codes, sharpness = u * sharpness.sqrt(), codes * sharpness.sqrt(), 1.0
+        return sample_codes(u, codes, 1 / sharpness)[:, None]
 
     def _check_options(self) -> None:
         if self.estimator == "diveq":
@@ -229,6 +265,11 @@ class VectorQuantizer(LearnedCodes):
                 )
         if self.orthogonal_weight:
             self._require("an orthogonal_weight", codebook_update="gradient")
+        if self.learn_temperature and not self.sample_temperature:
+            raise ConfigError(
+                f"{type(self).__name__}: expected a sample_temperature above 0 with "
+                "learn_temperature; got 0. It is what the learned one starts at."
+            )
         if self.sample_temperature < 0 or self.entropy_temperature <= 0:
             raise ConfigError(
                 f"{type(self).__name__}: expected sample_temperature of 0 or more and "

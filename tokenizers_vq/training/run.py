@@ -23,6 +23,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from tokenizers_vq import registry
 from tokenizers_vq.errors import ConfigError, unknown_option
+from tokenizers_vq.hub import load
 from tokenizers_vq.losses.objective import Objective
 from tokenizers_vq.tokenizer import Tokenizer
 from tokenizers_vq.training.callbacks import Publish, find_ema
@@ -32,6 +33,7 @@ from tokenizers_vq.training.explain import USER_ERRORS, building, check_types, e
 from tokenizers_vq.training.folder import RunFolder, is_first_process, open_folder
 from tokenizers_vq.training.module import TokenizerModule
 from tokenizers_vq.training.passes import TrainingPass
+from tokenizers_vq.training.start import begin_with
 
 # What Lightning says about loaders and loggers that are as we want them.
 HARMLESS = (
@@ -106,6 +108,8 @@ def build(cfg: DictConfig) -> tuple[TokenizerModule, lightning.Trainer]:
     """
     with building("backbone"):
         tokenizer = Tokenizer.from_config(tokenizer_config(cfg), name=cfg.name)
+        if cfg.start:
+            begin_with(tokenizer, load(cfg.start))
     with building("objective"):
         objective, critic = _build_objective(cfg, tokenizer.signal.channels)
     if cfg.compile:

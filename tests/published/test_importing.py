@@ -1,0 +1,128 @@
+import pytest
+import torch
+
+from tokenizers_vq.errors import CheckpointError, ConfigError
+from tokenizers_vq.published import families, from_published
+from tokenizers_vq.published.importing import require
+from tokenizers_vq.published.keys import Rule, drop, rename
+from tokenizers_vq.published.wrappers import agree, check_config, constructor_values, unwrap
+
+ONE, TWO = torch.ones(2), torch.full((2,), 2.0)
+
+
+def first_line(error):
+    return str(error.value).splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        {"a.b": ONE},
+        {"state_dict": {"a.b": ONE}, "epoch": 1},
+        {"model": {"module.a.b": ONE}},
+        {"ema": {"_orig_mod.a.b": ONE}, "model": {"a.b": TWO}},
+        {"state_dict": {"a.b": TWO, "model_ema.ab": ONE, "model_ema.decay": TWO}},
+        {"ema_state_dict": {"module.module.a.b": ONE, "n_averaged": TWO}, "state_dict": {}},
+        {"module._orig_mod.a.b": ONE},
+        {"a.b": ONE, "loss.discriminator.main.0.weight": TWO, "lpips.lin0": TWO, "step": 3},
+    ],
+    ids=range(8),
+)
+def test_wrappers_prefixes_and_averages(file):
+    state = unwrap(file, "ema", "here")
+    assert list(state) == ["a.b"]
+    assert torch.equal(state["a.b"], ONE)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        {"ema": {"a.b": TWO}, "model": {"a.b": ONE}},
+        {"state_dict": {"a.b": ONE, "model_ema.ab": TWO}},
+        {"ema_state_dict": {"a.b": TWO}, "state_dict": {"module.a.b": ONE}},
+        {"ema": {"a.b": ONE}},
+    ],
+    ids=range(4),
+)
+def test_raw_weights_are_those_of_the_last_step_where_there_are_any(file):
+    assert torch.equal(unwrap(file, "raw", "here")["a.b"], ONE)
+
+
+def test_a_prefix_that_not_every_key_has_stays():
+    assert set(unwrap({"module.a": ONE, "b": ONE}, "ema", "here")) == {"module.a", "b"}
+
+
+def test_what_is_no_state_dict_is_named():
+    with pytest.raises(CheckpointError) as error:
+        unwrap({"epoch": 3}, "ema", "here")
+    assert first_line(error) == (
+        "here: expected a state dict of tensors; got the keys ['epoch']. Pass what the published "
+        "file holds."
+    )
+    with pytest.raises(ConfigError) as error:
+        unwrap({"a": ONE}, "best", "here")
+    assert first_line(error) == "here: expected weights of 'ema' or 'raw'; got 'best'."
+    with pytest.raises(CheckpointError) as error:
+        unwrap({"a.b": ONE, "ab": ONE, "model_ema.ab": TWO}, "ema", "here")
+    assert first_line(error) == (
+        "here: expected averaged weights with one name each; got a.b and ab under one name. Import "
+        "with weights='raw'."
+    )
+
+
+def test_rules_rename_drop_and_split():
+    rules = [
+        drop(r"old\..*", "no longer needed"),
+        Rule(r"qkv\.(\w+)", r"{}.\1", lambda x: dict(zip("qkv", x.chunk(3), strict=True))),
+        Rule(r"up\.(\d)", lambda match: f"level.{3 - int(match[1])}"),
+    ]
+    state = {"old.x": ONE, "qkv.weight": torch.arange(3.0), "up.1": TWO}
+    ours = rename(state, rules, "here")
+    assert {key: value.tolist() for key, value in ours.items()} == {
+        "q.weight": [0.0], "k.weight": [1.0], "v.weight": [2.0], "level.2": [2.0, 2.0],
+    }  # fmt: skip
+
+
+def test_keys_without_rule_and_with_two_sources_are_named():
+    with pytest.raises(CheckpointError) as error:
+        rename({"a": ONE, "b": ONE}, [Rule("a", "x")], "here")
+    assert first_line(error) == (
+        "here: expected only keys of this family; got 1 others (first: b). Is it a checkpoint of "
+        "another family?"
+    )
+    with pytest.raises(CheckpointError) as error:
+        rename({"a": ONE, "b": ONE}, [Rule("a|b", "x")], "here")
+    assert first_line(error) == (
+        "here: expected one tensor for x; got a second one, b. Import the file as it was published."
+    )
+
+
+def test_constructor_values_are_found_checked_and_compared():
+    assert constructor_values({"model": {"params": {"a": 1}}}) == {"a": 1}
+    assert constructor_values({"model": {"init_args": {"a": 1}}, "data": 3}) == {"a": 1}
+    assert constructor_values({"model": {"vq_model": {}}}) == {"model": {"vq_model": {}}}
+    with pytest.raises(ConfigError) as error:
+        check_config({"a": 1, "c": 2}, ("a", "b"), "here")
+    assert first_line(error) == (
+        "here: expected constructor values of a, b; got 'c'. Pass those of the published model."
+    )
+    agree({"a": (1, 2), "b": None}, {"a": [1, 2], "b": 3, "c": 4}, "here")
+    with pytest.raises(CheckpointError) as error:
+        agree({"a": 1}, {"a": 2}, "here")
+    assert first_line(error) == (
+        "here: expected a of 2, as the tensors have it; got 1 in config. Pass the constructor "
+        "values of this checkpoint."
+    )
+    with pytest.raises(ConfigError) as error:
+        require({"a": 1}, "b", "titok")
+    assert first_line(error) == (
+        "from_published('titok'): expected the constructor value 'b'; got ['a']. The weights alone "
+        "do not determine it: pass it in config."
+    )
+
+
+def test_unknown_families_list_the_known_ones():
+    with pytest.raises(ConfigError) as error:
+        from_published("vqvae", {})
+    known = ", ".join(families())
+    assert first_line(error) == f"from_published: there is no 'vqvae'; choose one of {known}."
