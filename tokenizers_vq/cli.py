@@ -168,6 +168,7 @@ def matrix(arguments: argparse.Namespace) -> None:
     run_matrix(
         arguments.out, backbones=arguments.backbones, quantizers=arguments.quantizers,
         data=arguments.data, steps=arguments.steps, seed=arguments.seed,
+        overrides=arguments.overrides,
     )  # fmt: skip
     print((arguments.out / "matrix.md").read_text())
 
@@ -218,6 +219,9 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         if name in words:  # these modules import torch, which `tvq list` need not wait for
             import_module(f"tokenizers_vq.{module}").add_arguments(sub)
     sub = command("matrix", matrix)
+    sub.add_argument(
+        "--overrides", nargs="+", default=(), metavar="KEY=VALUE", help="as for train.py"
+    )
     sub.add_argument("--backbones", nargs="+", default=None, metavar="NAME")
     sub.add_argument("--quantizers", nargs="+", default=None, metavar="NAME")
     sub.add_argument("--data", default="wheels", help="a name in conf/data")

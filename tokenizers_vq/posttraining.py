@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from tokenizers_vq.errors import ConfigError, DataError, check_shape
-from tokenizers_vq.functional.framing import pad_to_stride
 from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.tokenizer import Tokenizer
 
@@ -142,7 +141,7 @@ def _latents(tokenizer: Tokenizer, data: Iterable[Tensor], *, whole: bool) -> Te
     for item in data:
         x = item[None] if item.ndim == signal.axes + 1 else item
         check_shape(x, dims, "fit", "Give data of the tokenizer's kind.")
-        z = tokenizer.encoder(pad_to_stride(x.to(anchor), tokenizer.stride))
+        z = tokenizer.encoder(tokenizer.encoder.frame(x.to(anchor)))
         found.append(z if whole else z.flatten(0, -2))
     if not found:
         raise DataError("fit: expected at least one signal; got none. Check the data.")

@@ -46,16 +46,20 @@ QUANTIZERS = {
 ENCODERS = {
     "alit": "tokenizers_vq.backbones.alit:ALITEncoder",
     "cnn2d": "tokenizers_vq.backbones.cnn2d:CNN2dEncoder",
+    "flextok": "tokenizers_vq.backbones.flextok:FlexTokEncoder",
     "fqgan": "tokenizers_vq.backbones.fqgan:FQGANEncoder",
     "karl": "tokenizers_vq.backbones.karl:KARLEncoder",
+    "seanet": "tokenizers_vq.backbones.seanet:SEANetEncoder",
     "titok": "tokenizers_vq.backbones.titok:TiTokEncoder",
     "vit2d": "tokenizers_vq.backbones.vit2d:ViT2dEncoder",
 }
 DECODERS = {
     "alit": "tokenizers_vq.backbones.alit:ALITDecoder",
     "cnn2d": "tokenizers_vq.backbones.cnn2d:CNN2dDecoder",
+    "flextok": "tokenizers_vq.backbones.flextok:FlexTokDecoder",
     "fqgan": "tokenizers_vq.backbones.fqgan:FQGANDecoder",
     "karl": "tokenizers_vq.backbones.karl:KARLDecoder",
+    "seanet": "tokenizers_vq.backbones.seanet:SEANetDecoder",
     "titok": "tokenizers_vq.backbones.titok:TiTokDecoder",
     "vit2d": "tokenizers_vq.backbones.vit2d:ViT2dDecoder",
 }
@@ -65,9 +69,17 @@ METRICS = {
     "perceptual": "tokenizers_vq.metrics.perceptual:Perceptual",
     "similarity": "tokenizers_vq.metrics.similarity:Similarity",
 }
-DISCRIMINATORS = {"patchgan": "tokenizers_vq.discriminators.patchgan:PatchGAN"}
+DISCRIMINATORS = {
+    "blur_patchgan": "tokenizers_vq.discriminators.blur_patchgan:BlurPatchGAN",
+    "dino": "tokenizers_vq.discriminators.dino:Dino",
+    "patchgan": "tokenizers_vq.discriminators.patchgan:PatchGAN",
+    "stylegan2": "tokenizers_vq.discriminators.stylegan2:StyleGAN2",
+}
 # what a training step runs in place of the plain forward of the tokenizer; never published
-TRAINING_PASSES = {"plain": "tokenizers_vq.training.passes:Plain"}
+TRAINING_PASSES = {
+    "plain": "tokenizers_vq.training.passes:Plain",
+    "proxy_codes": "tokenizers_vq.training.proxy_codes:ProxyCodes",
+}
 
 TABLES = {
     "quantizer": QUANTIZERS,

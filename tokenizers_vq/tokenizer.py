@@ -5,7 +5,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from safetensors.torch import save as safetensors_bytes
@@ -15,12 +15,15 @@ from tokenizers_vq import allocation
 from tokenizers_vq.backbones.base import Decoder, Encoder, TokenDecoder
 from tokenizers_vq.bitstream import CountPrior, from_bytes, to_bytes
 from tokenizers_vq.errors import ConfigError, ShapeError, check_indices, check_shape
-from tokenizers_vq.functional.framing import crop, pad_to_stride
+from tokenizers_vq.functional.framing import crop
 from tokenizers_vq.functional.index_map import IndexMaps
 from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.multi_scale import MultiScale
 from tokenizers_vq.registry import build
 from tokenizers_vq.types import Codes, Reconstruction, SignalSpec
+
+if TYPE_CHECKING:
+    from tokenizers_vq.stream import Stream
 
 PARTS = ("signal", "dim", "encoder", "quantizer", "decoder")
 
@@ -128,7 +131,7 @@ class Tokenizer(nn.Module):
         Args:
             x: ``(B, C, *S)`` float in the signal's range; any size, padded and cropped inside.
         """
-        z = self.encoder(pad_to_stride(x, self.stride))  # (B, *grid, D)
+        z = self.encoder(self.encoder.frame(x))  # (B, *grid, D)
         quantized = self.quantizer(z)
         x_hat = crop(self.decoder(quantized.z_q.contiguous()), tuple(x.shape[2:]))
         return Reconstruction(x_hat, z, quantized)
@@ -157,8 +160,8 @@ class Tokenizer(nn.Module):
             ConfigError: ``num_tokens`` or ``target_error`` for an encoder to one grid, or both for
                 one that does not choose.
         """
-        x = self._check_signal(x)
-        framed = pad_to_stride(x, self.stride)
+        x = self.check_signal(x)
+        framed = self.encoder.frame(x)
         indices = allocation.encode(self, framed, num_tokens, target_error)
         sizes = self.quantizer.codebook_sizes
         return Codes(indices.contiguous(), tuple(x.shape[2:]), sizes, self.model_id)
@@ -231,6 +234,16 @@ class Tokenizer(nn.Module):
         """Return the signals ``(B, C, *S)`` of a ``.tok`` file's bytes."""
         return self.decode(from_bytes(data, self.prior))
 
+    def stream(self) -> "Stream":
+        """Return a stream, which encodes and decodes one signal in pieces.
+
+        Raises:
+            ConfigError: the encoder, quantizer or decoder needs whole signals.
+        """
+        from tokenizers_vq.stream import Stream
+
+        return Stream(self)
+
     def save(self, folder: str | Path, **options: Any) -> Path:
         """Write ``config.json`` and the weights to ``folder``; see ``hub.save``."""
         from tokenizers_vq.hub import save
@@ -271,11 +284,20 @@ class Tokenizer(nn.Module):
             f"quantizer; got {count} for {type(head).__name__}."
         )
 
-    def _check_signal(self, x: Tensor) -> Tensor:
+    def check_signal(self, x: Tensor, *, empty: bool = False) -> Tensor:
+        """Return ``x (B, C, *S)`` as floats in the signal's range, on the tokenizer's device.
+
+        Args:
+            x: float in the signal's range, or uint8 for 0..255.
+            empty: whether an axis of S may be empty.
+
+        Raises:
+            ShapeError: wrong rank or channels, an empty axis, or values outside the range.
+        """
         axes = {1: "T", 2: "H W", 3: "T H W"}[self.signal.axes]
         hint = "Signals are tensors, channels first, with a batch axis (x[None] adds one)."
         check_shape(x, f"B {self.signal.channels} {axes}", "encode", hint)
-        if 0 in x.shape[2:]:
+        if 0 in x.shape[2:] and not empty:
             raise ShapeError(f"encode: expected at least 1 sample per axis; got {tuple(x.shape)}.")
         low, high = self.signal.value_range
         x = x.to(self._device)

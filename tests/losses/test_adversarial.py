@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 from tokenizers_vq.errors import ConfigError
-from tokenizers_vq.losses.adversarial import Adversarial, LeCAM, adaptive_weight, r1
+from tokenizers_vq.losses.adversarial import (
+    Adversarial,
+    LeCAM,
+    adaptive_weight,
+    consistency,
+    r1,
+)
 
 # two items of a 1 x 2 map
 REAL = torch.tensor([[2.0, 0.5], [-1.0, 0.0]]).view(2, 1, 1, 2)
@@ -147,6 +153,22 @@ def test_numbers_out_of_range_are_refused():
     with pytest.raises(ConfigError) as error:
         Adversarial(start=-1, r1_every=0)
     assert str(error.value) == (
-        "Adversarial: expected start steps from 0 and r1_every from 1; got start -1, "
-        "discriminator_start 0, r1_every 0. Correct the objective config."
+        "Adversarial: expected start steps from 0, r1_every and discriminator_every from 1; got "
+        "start -1, discriminator_start 0, r1_every 0, discriminator_every 1. Correct the "
+        "objective config."
     )
+
+
+def test_orders_and_augmentations_are_known_names():
+    with pytest.raises(ConfigError) as error:
+        Adversarial(order="both")
+    assert str(error.value) == (
+        "adversarial order: there is no 'both'; choose one of discriminator_first, generator_first."
+    )
+    with pytest.raises(ConfigError, match=r"^augment: there is no 'blur'; choose one of color, "):
+        Adversarial(augment=("blur",))
+
+
+def test_consistency_is_a_mean_square():
+    logits = torch.tensor([1.0, 2.0])
+    assert consistency(logits, torch.tensor([1.0, 4.0])).item() == pytest.approx(2.0)

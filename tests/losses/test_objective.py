@@ -1,5 +1,7 @@
 """The objective adds what it should, when it should, and refuses what it cannot."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -156,8 +158,52 @@ def test_lpips_is_used_and_stays_outside_the_module_tree(monkeypatch):
     terms = objective.generator_terms(X, reconstruction(), step=0)
     assert objective.total(terms, step=0).item() == pytest.approx(1.0)
     assert seen == {"net": "alex"}
-    assert list(objective.modules()) == [objective]
+    assert list(objective.modules()) == [objective, objective.heads]
     assert objective.state_dict() == {}
+
+
+def test_terms_of_the_model_are_weighted_or_only_logged():
+    objective = Objective({"recon/l1": 1.0, "quantizer/loss": 0.0, "model": {"halt": 0.5}})
+    made = replace(reconstruction(), terms={"halt": torch.tensor(4.0), "seen": torch.tensor(9.0)})
+    terms = objective.generator_terms(X, made, step=0)
+    assert objective.total(terms, step=0).item() == pytest.approx(0.5 + 2.0)
+    with pytest.raises(ConfigError, match=r"^Objective: expected the terms .*; got none"):
+        objective.total({k: v for k, v in terms.items() if k != "model/halt"}, step=0)
+
+
+def test_consistency_compares_logits_of_augmented_signals(monkeypatch):
+    monkeypatch.setattr(module, "augment", lambda x, names: x + len(names))
+    objective = gan({"adv/bcr": 1.0})
+    terms = objective.discriminator_terms(X, reconstruction().x_hat, step=0)
+    # logits are 2 x the mean over channels; all three augmentations add 3 to each sample
+    assert terms["adv/bcr"].item() == pytest.approx(2 * (2 * 3.0) ** 2)
+
+
+def test_the_discriminator_may_rest_between_its_steps():
+    objective = gan(discriminator_every=3)
+    learns = [
+        bool(objective.discriminator_terms(X, reconstruction().x_hat, step)) for step in range(5)
+    ]
+    assert learns == [True, False, False, True, False]
+
+
+def test_both_sides_see_augmented_signals(monkeypatch):
+    monkeypatch.setattr(module, "augment", lambda x, names: x + 10 * len(names))
+    objective = gan(augment=("color",))
+    assert objective.generator_terms(X, reconstruction(), 0)["adv/gen"].item() == -2 * 10.5
+    critic = objective.discriminator_terms(X, reconstruction().x_hat, 0)["adv/disc"].item()
+    assert critic == pytest.approx(0.5 * (0 + 1 + 21.0))
+
+
+def test_absent_teachers_and_classifiers_are_left_out(monkeypatch):
+    monkeypatch.setattr(module, "load_logits", lambda *_, **__: None)
+    monkeypatch.setattr(module, "load_features", lambda **_: None)
+    objective = Objective(
+        {"recon/l1": 1.0, "perceptual/resnet50": 1.0, "features/clip": 1.0, "quantizer/loss": 1.0},
+        features={"clip": {"model": "vit", "channels": [0, 4]}},
+    )
+    terms = objective.generator_terms(X, reconstruction(), step=0)
+    assert objective.total(terms, step=0).item() == pytest.approx(1.25)
 
 
 def test_unknown_terms_are_refused():
@@ -191,8 +237,9 @@ def test_names_that_do_not_exist_are_refused():
     with pytest.raises(ConfigError) as error:
         Objective({"recon": {"l3": 1.0}})
     assert str(error.value) == (
-        "loss term: there is no 'recon/l3'; choose one of adv/disc, adv/gen, adv/lecam, adv/r1, "
-        "perceptual/lpips, quantizer/loss, recon/l1, recon/l2, recon/mix."
+        "loss term: there is no 'recon/l3'; choose one of adv/bcr, adv/disc, adv/gen, adv/lecam, "
+        "adv/r1, perceptual/convnext_small, perceptual/lpips, perceptual/resnet50, "
+        "quantizer/loss, recon/l1, recon/l2, recon/mix."
     )
 
 

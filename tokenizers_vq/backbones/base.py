@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tokenizers_vq.errors import ConfigError, ShapeError, check_shape
-from tokenizers_vq.functional.framing import grid_shape, padded_shape
+from tokenizers_vq.functional.framing import grid_shape, pad_to_stride, padded_shape
 from tokenizers_vq.types import SignalSpec
 
 # Names of the sample axes in error messages.
@@ -25,6 +25,8 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         size: samples per axis of the only signal it takes, a multiple of the stride; None for any.
+        any_length: an encoder that completes the last position of a signal by itself, so that
+            signals are not padded for it.
 
     Raises:
         ConfigError: ``dim`` or a stride is below 1, or the signal has another number of axes.
@@ -34,6 +36,7 @@ class Backbone(nn.Module, ABC):
     stride: tuple[int, ...]
     signal: SignalSpec
     size: tuple[int, ...] | None = None
+    any_length: bool = False
 
     def __init__(self, dim: int, stride: Sequence[int], signal: SignalSpec) -> None:
         super().__init__()
@@ -92,13 +95,25 @@ class Encoder(Backbone):
         self.check_size(shape)
         return grid_shape(shape, self.stride)
 
+    def frame(self, x: Tensor) -> Tensor:
+        """Return ``x (B, C, *S)`` padded to what ``forward`` takes; the decoded signal is cropped.
+
+        Raises:
+            ShapeError: another rank, or an empty axis.
+        """
+        if self.any_length:
+            self.check_signal(x)
+            return x
+        return pad_to_stride(x, self.stride)
+
     def check_signal(self, x: Tensor) -> None:
         """Raise ``ShapeError`` unless ``x`` is ``(B, C, *S)`` with S whole positions."""
         where = type(self).__name__
         axes = AXES[self.signal.kind]
         check_shape(x, f"B {self.signal.channels} {axes}", where, "Signals are channels first.")
         shape = tuple(x.shape[2:])
-        if any(size % step or not size for size, step in zip(shape, self.stride, strict=True)):
+        steps = (1,) * len(shape) if self.any_length else self.stride
+        if any(size % step or not size for size, step in zip(shape, steps, strict=True)):
             raise ShapeError(
                 f"{where}: expected sample axes in multiples of {self.stride}; got {shape}. "
                 "Pad with functional.framing.pad_to_stride and crop what the decoder returns."

@@ -12,6 +12,7 @@ from torch.nn.functional import relu, softplus
 
 from tokenizers_vq.errors import ConfigError, unknown_name
 from tokenizers_vq.functional.distributed import sum_over_ranks, world_size
+from tokenizers_vq.losses.augment import check_augments
 
 
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
@@ -86,6 +87,7 @@ PAIRS = {
     "non_saturating": "non_saturating",
     "lsgan": "lsgan",
 }
+ORDERS = ("generator_first", "discriminator_first")
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,10 @@ class Adversarial:
         lecam: form of LeCAM, ``logits`` or ``means``.
         lecam_decay: of its moving averages, per batch.
         r1_every: steps between two R1 penalties; each counts that many times.
+        order: ``generator_first``: both sides see the networks as they were before the step;
+            ``discriminator_first``: the generator meets the discriminator after its step (IBQ).
+        discriminator_every: optimizer steps between two steps of the discriminator (ALIT: 9).
+        augment: differentiable augmentations of all that the discriminator sees, of ``AUGMENTS``.
 
     Raises:
         ConfigError: a name does not exist, or a number is outside its range.
@@ -120,17 +126,25 @@ class Adversarial:
     lecam: str = "logits"
     lecam_decay: float = 0.999
     r1_every: int = 16
+    order: str = "generator_first"
+    discriminator_every: int = 1
+    augment: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.loss not in DISCRIMINATOR:
             raise unknown_name("adversarial loss", self.loss, DISCRIMINATOR)
         if self.generator_loss is not None and self.generator_loss not in GENERATOR:
             raise unknown_name("generator loss", self.generator_loss, GENERATOR)
-        if min(self.start, self.discriminator_start) < 0 or self.r1_every < 1:
+        if self.order not in ORDERS:
+            raise unknown_name("adversarial order", self.order, ORDERS)
+        check_augments(self.augment)
+        every = min(self.r1_every, self.discriminator_every)
+        if min(self.start, self.discriminator_start) < 0 or every < 1:
             raise ConfigError(
-                "Adversarial: expected start steps from 0 and r1_every from 1; got start "
-                f"{self.start}, discriminator_start {self.discriminator_start}, r1_every "
-                f"{self.r1_every}. Correct the objective config."
+                "Adversarial: expected start steps from 0, r1_every and discriminator_every from "
+                f"1; got start {self.start}, discriminator_start {self.discriminator_start}, "
+                f"r1_every {self.r1_every}, discriminator_every {self.discriminator_every}. "
+                "Correct the objective config."
             )
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -214,6 +228,19 @@ def r1(discriminator: nn.Module, x: Tensor) -> Tensor:
         logits = discriminator(x)
     (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
     return 0.5 * gradient.square().flatten(1).sum(1).mean()
+
+
+def consistency(logits: Tensor, augmented: Tensor) -> Tensor:
+    """Return ``mean (augmented - logits)^2``, by which augmentation should not change a judgement.
+
+    Zhao et al., Improved Consistency Regularization for GANs, 2021,
+    https://arxiv.org/abs/2002.04724, eq. 2 (bCR); called for real and for fake signals.
+
+    Args:
+        logits: of the signals.
+        augmented: of the same signals after augmentation.
+    """
+    return (augmented - logits).square().mean()
 
 
 def adaptive_weight(

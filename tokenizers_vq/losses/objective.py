@@ -2,14 +2,18 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tokenizers_vq.errors import ConfigError, unknown_name
-from tokenizers_vq.losses.adversarial import Adversarial, LeCAM, adaptive_weight, r1
-from tokenizers_vq.losses.perceptual import LPIPS, load_lpips
+from tokenizers_vq.losses.adversarial import Adversarial, LeCAM, adaptive_weight, consistency, r1
+from tokenizers_vq.losses.augment import AUGMENTS, augment
+from tokenizers_vq.losses.features import FeatureTarget, load_features
+from tokenizers_vq.losses.logits import LOGITS, load_logits
+from tokenizers_vq.losses.perceptual import load_lpips
 from tokenizers_vq.losses.reconstruction import l1, l2, mix
 from tokenizers_vq.losses.schedule import Schedule
 from tokenizers_vq.types import Reconstruction
@@ -17,23 +21,29 @@ from tokenizers_vq.types import Reconstruction
 SignalLoss = Callable[[Tensor, Tensor], Tensor]
 
 RECONSTRUCTION: dict[str, SignalLoss] = {"recon/l1": l1, "recon/l2": l2, "recon/mix": mix}
-DISCRIMINATOR_TERMS = ("adv/disc", "adv/lecam", "adv/r1")
-NAMES = (*RECONSTRUCTION, "perceptual/lpips", "adv/gen", *DISCRIMINATOR_TERMS, "quantizer/loss")
+PERCEPTUAL = ("perceptual/lpips", *(f"perceptual/{name}" for name in LOGITS))
+DISCRIMINATOR_TERMS = ("adv/disc", "adv/lecam", "adv/r1", "adv/bcr")
+NOT_OF_SIGNALS = ("adv/", "quantizer/", "features/", "model/")
+NAMES = (*RECONSTRUCTION, *PERCEPTUAL, "adv/gen", *DISCRIMINATOR_TERMS, "quantizer/loss")
 
 
 class Objective(nn.Module):
     """Named terms times weights; a term is computed if and only if it has a weight.
 
-    The only parameters and buffers are those of the discriminator and of LeCAM; the LPIPS network
-    stays outside the module tree, so it is neither saved nor averaged nor trained.
+    The only parameters and buffers are those of the discriminator, of LeCAM and of the heads that
+    predict features; networks that judge stay outside the module tree, so they are neither saved
+    nor averaged nor trained.
 
     Args:
         weights: name to number or schedule (``Schedule.from_config``), as ``{"recon/l1": 1}`` or
-            nested as ``{"recon": {"l1": 1}}``. Names are ``NAMES``, those of ``extra``, and
-            ``model/<name>`` for the terms that the model itself returns.
+            nested as ``{"recon": {"l1": 1}}``. Names are ``NAMES``, those of ``extra``,
+            ``features/<name>``, and ``model/<name>`` for the terms that the model itself returns.
         discriminator: maps signals ``(B, C, *S)`` to logits ``(B, 1, *map)``; needed by ``adv/``.
         adversarial: how generator and discriminator play.
         lpips: options of ``load_lpips``; without weights on this machine the term is off.
+        perceptual: options of ``load_logits`` by network, as ``{"resnet50": {"weights": ...}}``;
+            off without weights too.
+        features: options of ``load_features`` by a name of your choice; off without weights too.
         extra: further terms by name, each a function of ``(x, x_hat)``.
 
     Raises:
@@ -48,20 +58,26 @@ class Objective(nn.Module):
         discriminator: nn.Module | None = None,
         adversarial: Adversarial | None = None,
         lpips: Mapping[str, Any] | None = None,
+        perceptual: Mapping[str, Mapping[str, Any]] | None = None,
+        features: Mapping[str, Mapping[str, Any]] | None = None,
         extra: Mapping[str, SignalLoss] | None = None,
     ):
         super().__init__()
         extra = dict(extra or {})
         flat = _flat(weights)
-        _check_names(flat, set(NAMES) | set(extra), discriminator)
+        targets = {f"features/{name}": dict(options) for name, options in (features or {}).items()}
+        _check_names(flat, {*NAMES, *extra, *targets}, discriminator)
         self.weights = {
             name: Schedule.from_config(value, f"weight of {name}") for name, value in flat.items()
         }
-        self.perceptual: LPIPS | None = None
-        if "perceptual/lpips" in flat:
-            self.perceptual = load_lpips(**dict(lpips or {}))
-            if self.perceptual is None:
-                del self.weights["perceptual/lpips"]
+        options = {"lpips": lpips or {}, **(perceptual or {})}
+        self.perceptual = self._loaded(
+            {name: _perceptual_loader(name, options) for name in PERCEPTUAL if name in flat}
+        )
+        heads: dict[str, FeatureTarget] = self._loaded(
+            {name: partial(load_features, **targets[name]) for name in targets if name in flat}
+        )
+        self.heads = nn.ModuleDict({name.partition("/")[2]: head for name, head in heads.items()})
         self.signal_losses = {
             name: loss for name, loss in (RECONSTRUCTION | extra).items() if name in self.weights
         }
@@ -87,11 +103,11 @@ class Objective(nn.Module):
         """
         x_hat, quantized = reconstruction.x_hat, reconstruction.quantized
         terms = {name: loss(x, x_hat) for name, loss in self.signal_losses.items()}
-        if self.perceptual is not None:
-            terms["perceptual/lpips"] = self.perceptual(x, x_hat)
+        terms |= {name: loss(x, x_hat) for name, loss in self.perceptual.items()}
+        terms |= {f"features/{name}": head(x, quantized.z_q) for name, head in self.heads.items()}
         if "adv/gen" in self._expected(step, discriminator=False):
             with _frozen(self._critic):
-                terms["adv/gen"] = self.adversarial.generator(self._logits(x_hat))
+                terms["adv/gen"] = self.adversarial.generator(self._logits(self._seen(x_hat)))
         terms |= {f"model/{name}": term for name, term in reconstruction.terms.items()}
         terms |= {f"quantizer/{name}": term for name, term in quantized.terms.items()}
         return terms | {"quantizer/loss": quantized.loss}
@@ -107,8 +123,12 @@ class Objective(nn.Module):
         expected = self._expected(step, discriminator=True)
         if not expected:
             return {}
-        real, fake = self._logits(x), self._logits(x_hat.detach())
+        seen = [self._seen(x), self._seen(x_hat.detach())]
+        real, fake = (self._logits(signal) for signal in seen)
         terms = {"adv/disc": self.adversarial.discriminator(real, fake)}
+        if "adv/bcr" in expected:
+            again = [self._logits(augment(signal, tuple(AUGMENTS))) for signal in seen]
+            terms["adv/bcr"] = consistency(real, again[0]) + consistency(fake, again[1])
         if self.lecam is not None:
             terms["adv/lecam"] = self.lecam(real, fake)
         if "adv/r1" in expected:
@@ -153,9 +173,7 @@ class Objective(nn.Module):
                 "Objective: expected last_layer for the adaptive weight; got None. "
                 "Pass tokenizer.decoder.last_layer."
             )
-        main = [
-            term for name, term in weighted.items() if not name.startswith(("adv/", "quantizer/"))
-        ]
+        main = [term for name, term in weighted.items() if not name.startswith(NOT_OF_SIGNALS)]
         settings = self.adversarial
         limits = (float(settings.adaptive_limits[0]), float(settings.adaptive_limits[1]))
         self.adaptive = adaptive_weight(
@@ -168,7 +186,8 @@ class Objective(nn.Module):
         late = set()
         if step < self.adversarial.start:
             late |= {"adv/gen"}
-        if step < self.adversarial.discriminator_start:
+        every = self.adversarial.discriminator_every
+        if step < self.adversarial.discriminator_start or step % every:
             late |= set(DISCRIMINATOR_TERMS)
         if step % self.adversarial.r1_every:
             late |= {"adv/r1"}
@@ -184,9 +203,27 @@ class Objective(nn.Module):
             )
         return self.discriminator
 
+    def _loaded(self, loaders: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+        """Return what the loaders give; take out the weights of those that give None."""
+        made = {name: load() for name, load in loaders.items()}
+        for name in [name for name, loss in made.items() if loss is None]:
+            del self.weights[name], made[name]
+        return made
+
+    def _seen(self, x: Tensor) -> Tensor:
+        """Return what the discriminator sees of ``x``."""
+        return augment(x, self.adversarial.augment)
+
     def _logits(self, x: Tensor) -> Tensor:
         logits: Tensor = self._critic(x)
         return logits.float()
+
+
+def _perceptual_loader(name: str, options: Mapping[str, Mapping[str, Any]]) -> Callable[[], Any]:
+    """Return what loads the loss ``perceptual/<net>``."""
+    net = name.partition("/")[2]
+    own = dict(options.get(net, {}))
+    return partial(load_lpips, **own) if net == "lpips" else partial(load_logits, net, **own)
 
 
 def _flat(weights: Mapping[str, Any]) -> dict[str, Any]:

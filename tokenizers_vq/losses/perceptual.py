@@ -6,9 +6,7 @@ ImageNet weights of the network are torchvision's and are only taken from this m
 Differs from the paper: none.
 """
 
-import hashlib
 import logging
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenizers_vq.errors import CheckpointError, ConfigError, ShapeError
+from tokenizers_vq.weights import find_file, read_state
 
 # torchvision's file names; the eight digits begin the sha256 of the file.
 FILES = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
@@ -75,7 +74,7 @@ def load_lpips(net: str = "vgg", weights: str | Path | None = None) -> LPIPS | N
     """
     if net not in FILES:
         raise ConfigError(f"LPIPS: there is no net {net!r}; choose one of {', '.join(FILES)}.")
-    path = _find(net, weights)
+    path = find_file("LPIPS", FILES[net], weights)
     if path is None:
         log.warning(
             "LPIPS is off: no %s in %s. Put torchvision's file there, or set TVQ_WEIGHTS to it.",
@@ -83,39 +82,7 @@ def load_lpips(net: str = "vgg", weights: str | Path | None = None) -> LPIPS | N
             Path(torch.hub.get_dir()) / "checkpoints",
         )
         return None
-    return LPIPS(_network(net, _read(path)))
-
-
-def _find(net: str, weights: str | Path | None) -> Path | None:
-    """Return the path of the weights of ``net``, or None if this machine has none."""
-    hub = Path(torch.hub.get_dir()) / "checkpoints"
-    places = [Path(weights)] if weights else [Path(os.environ.get("TVQ_WEIGHTS") or hub), hub]
-    for place in places:
-        path = place / FILES[net] if place.is_dir() else place
-        # a TVQ_WEIGHTS file may hold another network's weights
-        if path.is_file() and (weights or path.name == FILES[net]):
-            return path
-    if weights:
-        raise CheckpointError(
-            f"LPIPS: expected {FILES[net]} at {weights}; there is none. "
-            "Correct the path, or leave it out to search the torch.hub cache."
-        )
-    return None
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """Load torchvision's weights, checked against the digest in the file's name."""
-    digits = path.stem.rpartition("-")[2]
-    if path.name in FILES.values():
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if not found.startswith(digits):
-            raise CheckpointError(
-                f"LPIPS: expected a sha256 that begins with {digits}; got {found[:8]} for {path}. "
-                "Copy the file again."
-            )
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
+    return LPIPS(_network(net, read_state("LPIPS", path)))
 
 
 def _network(net: str, state: dict[str, Tensor]) -> nn.Module:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tokenizers_vq.discriminators.base import Discriminator
-from tokenizers_vq.errors import ShapeError
+from tokenizers_vq.errors import ConfigError, ShapeError
 from tokenizers_vq.functional.distributed import sum_over_ranks
 from tokenizers_vq.losses.objective import Objective
 from tokenizers_vq.tokenizer import Tokenizer
@@ -54,6 +54,13 @@ class TokenizerModule(lightning.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.tokenizer, self.objective, self.recipe = tokenizer, objective, recipe
+        self._critic_first = objective.adversarial.order == "discriminator_first"
+        if self._critic_first and recipe.accumulate > 1:
+            raise ConfigError(
+                "training: expected optim.accumulate 1 for the order discriminator_first, in which "
+                f"each batch meets a discriminator that knows it; got {recipe.accumulate}. Use "
+                "larger batches, or generator_first."
+            )
         self.log_every, self.trainable = log_every, tuple(trainable)
         freeze_except(tokenizer, self.trainable)
         self.training_pass = training_pass or own_pass(tokenizer)
@@ -92,8 +99,9 @@ class TokenizerModule(lightning.LightningModule):
 
     def _generator_side(self) -> nn.Module:
         """Return all that the tokenizer's optimizer trains."""
-        own = self.training_pass
-        extra = [own] if isinstance(own, nn.Module) else []
+        extra: list[nn.Module] = list(self.objective.heads.values())
+        if isinstance(self.training_pass, nn.Module):
+            extra.append(self.training_pass)
         return nn.ModuleList([self.tokenizer, *extra]) if extra else self.tokenizer
 
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
@@ -105,35 +113,51 @@ class TokenizerModule(lightning.LightningModule):
         last = len(self._tokens) + 1 == self.recipe.accumulate
         reconstruction = self.training_pass(self.tokenizer, batch, step)
         batch = batch if reconstruction.target is None else reconstruction.target
+        numbers: dict[str, float | Tensor] = {}
+        if self._critic_first:
+            numbers |= self._judge(batch, reconstruction.x_hat, share)
+            numbers |= self._step_critic(step) if numbers else {}
         terms = self.objective.generator_terms(batch, reconstruction, step)
         total = self.objective.total(terms, step, self.tokenizer.decoder.last_layer)
         with local_gradients(self.trainer.strategy.model):
             self.manual_backward(total * share)
-        critic_terms = self.objective.discriminator_terms(batch, reconstruction.x_hat, step)
-        if critic_terms:
-            with local_gradients(self.trainer.strategy.model):
-                self.manual_backward(self.objective.total(critic_terms, step) * share)
+        if not self._critic_first:
+            numbers |= self._judge(batch, reconstruction.x_hat, share)
+            numbers |= self._step_critic(step) if numbers and last else {}
         z, indices = reconstruction.z.detach(), reconstruction.quantized.indices
         if not self.tokenizer.quantizer.on_grid:
             # positions of all batches together: their grids may differ
             z, indices = z.flatten(0, -2), indices.flatten(0, -2)
         self._tokens.append((z, indices))
         if last:
-            numbers = self._step(bool(critic_terms))
+            numbers |= self._step()
             if self.global_step % self.log_every == 0:
-                self._log_train({"loss": total, **terms, **critic_terms, **numbers})
+                self._log_train({"loss": total, **terms, **numbers})
 
-    def _step(self, critic_learns: bool) -> dict[str, float | Tensor]:
-        """Step both optimizers, let the codebook follow, and return lr and gradient norms."""
+    def _judge(self, x: Tensor, x_hat: Tensor, share: float) -> dict[str, float | Tensor]:
+        """Let the discriminator learn from one batch; return its terms, none when it rests."""
+        step = self.global_step
+        terms = self.objective.discriminator_terms(x, x_hat, step)
+        if terms:
+            with local_gradients(self.trainer.strategy.model):
+                self.manual_backward(self.objective.total(terms, step) * share)
+        return dict(terms)
+
+    def _step_critic(self, step: int) -> dict[str, float | Tensor]:
+        """Step the discriminator's optimizer, and return the norm of its gradient."""
+        raw = _listed(self.optimizers(use_pl_optimizer=False))[1]
+        self.recipe.set_lr(raw, step, self.total_steps)
+        norm = self._clip(raw)
+        raw.step()
+        raw.zero_grad()
+        return {"adv/grad_norm": norm}
+
+    def _step(self) -> dict[str, float | Tensor]:
+        """Step the tokenizer's optimizer, let the codebook follow; return lr and gradient norm."""
         step, total = self.global_step, self.total_steps
         wrapped, raw = _listed(self.optimizers()), _listed(self.optimizers(use_pl_optimizer=False))
         numbers: dict[str, float | Tensor] = {"lr": self.recipe.set_lr(raw[0], step, total)}
         numbers["grad_norm"] = self._clip(raw[0])
-        if critic_learns:
-            self.recipe.set_lr(raw[1], step, total)
-            numbers["adv/grad_norm"] = self._clip(raw[1])
-            raw[1].step()
-            raw[1].zero_grad()
         wrapped[0].step()
         wrapped[0].zero_grad()
         z, indices = _joined(self._tokens)
@@ -178,10 +202,7 @@ class TokenizerModule(lightning.LightningModule):
             self._log(means | use)
 
     def _val_losses(self) -> dict[str, Any]:
-        losses: dict[str, Any] = dict(self.objective.signal_losses)
-        if self.objective.perceptual is not None:
-            losses["perceptual/lpips"] = self.objective.perceptual
-        return losses
+        return {**self.objective.signal_losses, **self.objective.perceptual}
 
     def _log_train(self, values: Mapping[str, float | Tensor]) -> None:
         if self.objective.adaptive is not None:

@@ -1,0 +1,142 @@
+"""Encoding and decoding of signals that arrive in pieces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from tokenizers_vq.errors import ConfigError, ShapeError, check_indices, check_shape
+
+if TYPE_CHECKING:
+    from tokenizers_vq.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """Where a stream is: a value that can be kept, saved with ``torch.save`` and gone back to.
+
+    Attributes:
+        encoder: what the encoder remembers; nested tuples of tensors and flags.
+        decoder: what the decoder remembers.
+        samples: how many were encoded.
+        decoded: how many were decoded.
+        ended: whether the last piece was encoded, and decoded.
+    """
+
+    encoder: Any = None
+    decoder: Any = None
+    samples: int = 0
+    decoded: int = 0
+    ended: tuple[bool, bool] = (False, False)
+
+
+class Stream:
+    """One signal, or a batch of signals of one length, in pieces of any size.
+
+    The tokens of all pieces, one after the other, are those of the whole signal, and so are the
+    samples decoded from them. A piece may give no token: a token comes when its last sample, and
+    what the encoder looks ahead, has arrived.
+
+    Args:
+        tokenizer: with a causal encoder and decoder, and a quantizer that takes each position by
+            itself.
+
+    Attributes:
+        state: where the stream is; may be set to go back.
+
+    Raises:
+        ConfigError: the tokenizer cannot work in pieces.
+
+    Example:
+        >>> stream = tokenizer.stream()                          # doctest: +SKIP
+        >>> tokens = [stream.encode(piece) for piece in pieces]  # doctest: +SKIP
+        >>> tokens.append(stream.encode(end, last=True))         # doctest: +SKIP
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        parts = (tokenizer.encoder, tokenizer.decoder)
+        whole = [type(part).__name__ for part in parts if not hasattr(part, "step")]
+        if whole or tokenizer.quantizer.on_grid or tokenizer.signal.axes != 1:
+            what = ", ".join(whole) or type(tokenizer.quantizer).__name__
+            raise ConfigError(
+                f"stream: expected a tokenizer that works in pieces; got one with {what}. "
+                "Encode whole signals, or choose a causal backbone."
+            )
+        self.tokenizer = tokenizer
+        self.state = StreamState()
+        self._try()
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, *, last: bool = False) -> Tensor:
+        """Return the tokens ``(B, n, K)`` int64 that the next samples decide.
+
+        Args:
+            x: ``(B, C, m)`` float in the signal's range, m of 0 and more.
+            last: nothing follows; the last position is completed.
+
+        Raises:
+            ShapeError: another rank, number of channels or range, or the stream has ended.
+        """
+        if self.state.ended[0]:
+            raise ShapeError(
+                "stream: expected no samples after the last piece; got "
+                f"{tuple(x.shape)}. Begin another stream."
+            )
+        x = self.tokenizer.check_signal(x, empty=True)
+        state, tokenizer = self.state, self.tokenizer
+        if last and not state.samples + x.shape[-1]:
+            raise ShapeError(
+                "stream: expected at least 1 sample; got none before the end. "
+                "Leave empty signals out."
+            )
+        z, inner = tokenizer.encoder.step(x, state.encoder, last)
+        indices = tokenizer.quantizer.encode(z)
+        self.state = replace(
+            state, encoder=inner, samples=state.samples + x.shape[-1], ended=(last, state.ended[1])
+        )
+        return indices
+
+    @torch.no_grad()
+    def decode(
+        self, indices: Tensor, *, last: bool = False, num_samples: int | None = None
+    ) -> Tensor:
+        """Return the samples ``(B, C, m)`` that the next tokens decide.
+
+        Args:
+            indices: ``(B, n, K)`` int64, n of 0 and more.
+            last: nothing follows.
+            num_samples: length of the whole signal, known at the end; None for what this stream
+                encoded, or for whole positions if it encoded nothing.
+
+        Raises:
+            ShapeError: indices of another shape, dtype or range, or the stream has ended.
+        """
+        if self.state.ended[1]:
+            raise ShapeError(
+                "stream: expected no tokens after the last ones; got "
+                f"{tuple(indices.shape)}. Begin another stream."
+            )
+        tokenizer, state = self.tokenizer, self.state
+        check_shape(indices, f"B N {tokenizer.quantizer.num_codebooks}", "stream", "Tokens.")
+        check_indices(indices, tokenizer.quantizer.codebook_sizes, "stream")
+        z_q = tokenizer.quantizer.decode(indices)
+        x_hat, inner = tokenizer.decoder.step(z_q, state.decoder, last)
+        total = num_samples or (state.samples if state.ended[0] else None)
+        if last and total is not None:
+            x_hat = x_hat[..., : max(0, total - state.decoded)]
+        self.state = replace(
+            state, decoder=inner, decoded=state.decoded + x_hat.shape[-1],
+            ended=(state.ended[0], last),
+        )  # fmt: skip
+        return x_hat.clamp(*tokenizer.signal.value_range)
+
+    @torch.no_grad()
+    def _try(self) -> None:
+        """Run both networks on nothing, so that one that sees the future is refused at once."""
+        tokenizer = self.tokenizer
+        weight = next(tokenizer.decoder.parameters())
+        tokenizer.encoder.step(weight.new_zeros(1, tokenizer.signal.channels, 0), None, False)
+        tokenizer.decoder.step(weight.new_zeros(1, 0, tokenizer.decoder.dim), None, False)
