@@ -184,9 +184,9 @@ def memory(name: str) -> Cell:
     """Return what a search adds to resident memory, in a process of its own."""
     command = [sys.executable, str(HERE / "nearest_code_cells.py"), name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found: Cell = (
-        json.loads(done.stdout) if done.returncode == 0 else {"failed": done.stderr[-300:]}
-    )
+    if done.returncode:
+        return {"failed": done.stderr[-300:]}
+    found: Cell = json.loads(done.stdout)
     return found
 
 
@@ -226,11 +226,8 @@ def main() -> None:
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     data: Cell = json.loads(options.out.read_text()) if options.out.is_file() else {"cells": {}}
     data["cells"] = {k: v for k, v in data["cells"].items() if not k.startswith(options.again)}
-    data |= {
-        "machine": machine(),
-        "environment": environment("cpu"),
-        "preferred": KERNELS.preferred,
-    }
+    data |= {"machine": machine(), "environment": environment("cpu")}
+    data["preferred"] = KERNELS.preferred
     start = time.monotonic()
     for name, measure in cells(options.full).items():
         if name not in data["cells"] and time.monotonic() - start < options.seconds:

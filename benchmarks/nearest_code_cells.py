@@ -44,7 +44,9 @@ DATA: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
     "normal, d=256": lambda: (torch.randn(256, 256), torch.randn(8192, 256)),
     "unit sphere": lambda: (sphere(1024, 32), sphere(16384, 32)),
     "mean offset 30": lambda: (torch.randn(1024, 64) + 30, torch.randn(8192, 64) + 30),
-    "codebook U(-1/K, 1/K)": lambda: (torch.randn(256, 256), (torch.rand(16384, 256) * 2 - 1) / 16384),
+    "codebook U(-1/K, 1/K)": lambda: (
+        torch.randn(256, 256), (torch.rand(16384, 256) * 2 - 1) / 16384
+    ),
     "clustered": lambda: clustered(1024, 8192, 16),
     "duplicated codes": lambda: (torch.randn(1024, 16), torch.randn(2048, 16).repeat(4, 1)),
     "all codes zero": lambda: (torch.randn(1024, 16), torch.zeros(8192, 16)),
@@ -65,7 +67,7 @@ def exact(x: Tensor, codebook: Tensor) -> Tensor:
 
 def op_step(x: Tensor, codebook: Tensor) -> tuple[Tensor, ...]:
     """Return loss, gradient, counts and sums of one training step, by our ops."""
-    distance, index = nearest_code(x.detach(), codebook)
+    index = nearest_code(x.detach(), codebook)[1]
     return _rest(x, codebook, index, code_stats(x, index, codebook.shape[0]))
 
 

@@ -85,8 +85,9 @@ def steps(data: Cell) -> Iterator[str]:
             met = "met" if over <= most and gain >= floors[width] else "**not**"
             yield (
                 f"| {rows} | {size} | {width} | {1e3 * cell['search']:.1f} | "
-                f"{1e3 * cell['step']:.1f} | {1e3 * cell['addmm step']:.1f} | {over:.2f} ({most}) | "
-                f"{gain:.1f} ({floors[width]}) | {cell['difference']:.0e} | {met} |"
+                f"{1e3 * cell['step']:.1f} | {1e3 * cell['addmm step']:.1f} | "
+                f"{over:.2f} ({most}) | {gain:.1f} ({floors[width]}) | "
+                f"{cell['difference']:.0e} | {met} |"
             )
 
 

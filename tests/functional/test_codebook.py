@@ -117,3 +117,16 @@ def test_restart_without_candidates_or_threshold_does_nothing():
     n = torch.tensor([5.0, 0.0, 0.0, 0.0])
     assert torch.equal(restart_dead(C4, n, X[:0], 0.5, generator())[0], C4)
     assert torch.equal(restart_dead(C4, n, X, 0.0, generator())[0], C4)
+
+
+def test_rows_searched_in_pieces_give_the_same_clusters():
+    x, pieces = torch.randn(200, 5), []
+
+    def parts(rows):
+        pieces.extend(rows.split(60))
+        return pieces[-4:]
+
+    whole = kmeans(x, 9, iterations=3, generator=torch.Generator().manual_seed(0))
+    split = kmeans(x, 9, iterations=3, generator=torch.Generator().manual_seed(0), parts=parts)
+    assert len(pieces) == 16  # three iterations and the last counts
+    assert all(torch.equal(a, b) for a, b in zip(whole, split, strict=True))

@@ -76,6 +76,7 @@ class KARLEncoder(TokenEncoder):
         dim: int,
         signal: SignalSpec,
         base: Encoder | Sequence[Encoder],
+        *,
         width: int = 1024,
         layers: int = 8,
         heads: int = 8,
@@ -204,6 +205,7 @@ class KARLDecoder(TokenDecoder):
         dim: int,
         signal: SignalSpec,
         base: Decoder | Sequence[Decoder],
+        *,
         width: int = 1024,
         layers: int = 8,
         heads: int = 8,
@@ -252,7 +254,9 @@ class KARLDecoder(TokenDecoder):
 
     def logits(self, z_q: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return logits ``(B, N, codes)`` over the base's codes at each position."""
-        rows = (self.mask_token + on_grid(self.position, self.grid_shape)).expand(z_q.shape[0], -1, -1)
+        rows = (self.mask_token + on_grid(self.position, self.grid_shape)).expand(
+            z_q.shape[0], -1, -1
+        )
         tokens = self.embed(z_q) + self.latent_position[: z_q.shape[1]]
         h = self.norm_in(torch.cat([rows, tokens], dim=1))
         h = self.rows(h, visible(mask, rows.shape[1]))

@@ -15,7 +15,7 @@ Reference:
     https://arxiv.org/abs/2305.08842, section 4 (affine map of the codebook).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -26,11 +26,17 @@ from tokenizers_vq.ops import code_stats, nearest_code
 NUDGE = 1e-3  # of a row's root mean square: parts equal codes, and is far below their distances
 
 AllReduce = Callable[..., tuple[Tensor, ...]]
+Parts = Callable[[Tensor], Iterable[Tensor]]
 
 
 def local(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Return the tensors: the ``all_reduce`` of a single process."""
     return tensors
+
+
+def whole(x: Tensor) -> tuple[Tensor, ...]:
+    """Return all rows in one piece."""
+    return (x,)
 
 
 def kmeans(
@@ -43,6 +49,7 @@ def kmeans(
     cosine: bool = False,
     generator: torch.Generator | None = None,
     all_reduce: AllReduce = local,
+    parts: Parts = whole,
 ) -> tuple[Tensor, Tensor]:
     """Return ``size`` centroids of the rows of ``x`` and how many rows each has.
 
@@ -61,6 +68,8 @@ def kmeans(
         cosine: cluster directions; centroids have unit length.
         generator: the random numbers; it has to be in the same state on all ranks.
         all_reduce: sum over ranks.
+        parts: splits the rows into the pieces that are searched one after the other; a place for
+            a progress bar. The pieces change nothing in the result.
 
     Returns:
         Centroids ``(K, d)`` and counts ``(K,)`` over all ranks, float32.
@@ -72,13 +81,13 @@ def kmeans(
     centroids = seed(pool, size, generator)
     spread = 1e-3 * pool.std(correction=0)
     for _ in range(iterations):
-        counts, sums = all_reduce(*code_stats(x, nearest_code(x, centroids)[1], size))
+        counts, sums = all_reduce(*code_stats(x, _assign(x, centroids, parts), size))
         moved = sums / counts.clamp(min=1)[:, None]
         centroids = torch.where(counts[:, None] > 0, moved, centroids)
         centroids = _split_largest(centroids, counts, spread, generator)
         if cosine:
             centroids = F.normalize(centroids, dim=-1)
-    counts, _ = all_reduce(*code_stats(x, nearest_code(x, centroids)[1], size))
+    counts, _ = all_reduce(*code_stats(x, _assign(x, centroids, parts), size))
     empty = (counts == 0).nonzero()[:, 0]
     noise = torch.randn(empty.numel(), centroids.shape[1], generator=generator).to(centroids)
     centroids = centroids.index_add(0, empty, NUDGE * pool.square().mean().sqrt() * noise)
@@ -181,6 +190,10 @@ def affine_map(latents: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
     floor = torch.finfo(torch.float32).eps  # a channel that does not vary keeps a finite scale
     scale = (latents[1].clamp(min=floor) / codes[1].clamp(min=floor)).sqrt()
     return scale, latents[0] - scale * codes[0]
+
+
+def _assign(x: Tensor, centroids: Tensor, parts: Parts) -> Tensor:
+    return torch.cat([nearest_code(part, centroids)[1] for part in parts(x)])
 
 
 def _random_rows(pool: Tensor, size: int, generator: torch.Generator | None) -> Tensor:

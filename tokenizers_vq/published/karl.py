@@ -52,6 +52,8 @@ def configure(state: Weights, config: Mapping[str, Any]) -> dict[str, Any]:
         part: sizes(state, rf"{part}\.transformer\.(\d+)\.") for part in ("encoder", "decoder")
     }
     wished = config.get("desired_reconstruction_quality", 0.05)
+    budget = config.get("input_token_budget", min(256, shared["latents"]))
+    budget = budget[0] if isinstance(budget, Sequence) else budget
     return {
         "signal": {"kind": "image", "channels": 3},
         "dim": state["pre_quantizer_mlp.weight"].shape[0],
@@ -61,6 +63,7 @@ def configure(state: Weights, config: Mapping[str, Any]) -> dict[str, Any]:
             "layers": layers["encoder"],
             "heads": heads_of(config, "encoder", layers["encoder"]),
             "target_error": wished,
+            "budget": budget,
         },
         "quantizer": quantizer_config(state, config),
         "decoder": {
