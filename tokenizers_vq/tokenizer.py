@@ -196,7 +196,7 @@ class Tokenizer(nn.Module):
                 such number of tokens.
             ConfigError: the decoder has no such option.
         """
-        self._check_options(options)
+        self.check_options(options)
         indices, shape = self._check_codes(codes)
         if num_tokens is not None:
             indices = allocation.prefix(self, indices, num_tokens)
@@ -250,6 +250,16 @@ class Tokenizer(nn.Module):
 
         return save(self, folder, **options)
 
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Raise ``ConfigError`` for an argument that ``decode`` does not have."""
+        for option in options:
+            if option not in self.decode_options:
+                known = ", ".join(self.decode_options) or "none"
+                raise ConfigError(
+                    f"decode: expected decoder options of {known}; got {option!r}. "
+                    "See tokenizer.decode_options."
+                )
+
     def _decoded(
         self, indices: Tensor, grid: tuple[int, ...], options: Mapping[str, Any]
     ) -> Tensor:
@@ -261,15 +271,6 @@ class Tokenizer(nn.Module):
             mask = {}
         x_hat: Tensor = self.decoder(z_q, **mask, **options)
         return x_hat
-
-    def _check_options(self, options: Mapping[str, Any]) -> None:
-        for option in options:
-            if option not in self.decode_options:
-                known = ", ".join(self.decode_options) or "none"
-                raise ConfigError(
-                    f"decode: expected decoder options of {known}; got {option!r}. "
-                    "See tokenizer.decode_options."
-                )
 
     def _prefix(self, indices: Tensor, count: int, grid: tuple[int, ...]) -> Tensor:
         head, total = self.quantizer, self.quantizer.num_codebooks

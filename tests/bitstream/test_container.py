@@ -199,13 +199,13 @@ def test_damage_gets_one_clear_sentence(make_prior):
 
 def test_codes_that_cannot_be_written_are_refused(make_prior):
     prior = make_prior([(15,)], 2)
-    codes = made((1, 2, 2), (15,), (32, 32))
-    codes.indices[0, 0, 1] = -1
+    codes = made((1, 2, 2), (15, 15), (32, 32))
+    codes.indices[0, 0, 1, 1] = -1
     with pytest.raises(BitstreamError) as masked:
         to_bytes(codes)
     assert str(masked.value) == (
-        "to_bytes: expected indices of at least 0; got -1 (a masked position). "
-        "Write only what decode needs."
+        "to_bytes: expected -1 in all codebooks of a position or in none; got some (a prefix of a "
+        "residual head?). Write only what decode needs."
     )
     with pytest.raises(BitstreamError) as sizes:
         to_bytes(made((1, 2, 2), (16,)), prior)
@@ -228,6 +228,27 @@ def test_codes_that_cannot_be_written_are_refused(make_prior):
         to_bytes(Codes(torch.full((1, 1), 15), (), (15,)))
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.booleans(), max_size=24), st.integers(1, 3), st.booleans())
+def test_missing_tokens_come_back_and_cost_their_runs(missing, count, tail):
+    missing = torch.tensor(sorted(missing) if tail else missing, dtype=torch.bool)
+    codes = made((1, len(missing)), (300,) * count)
+    codes.indices[0, missing] = -1
+    data = to_bytes(codes)
+    assert_same(from_bytes(data), codes)
+    whole = to_bytes(made((1, len(missing) - int(missing.sum())), (300,) * count))
+    runs = 1 + int((missing[1:] != missing[:-1]).sum()) if len(missing) else 0
+    runs += int(bool(len(missing)) and bool(missing[0]))
+    assert len(data) == len(whole) + (1 + runs if missing.any() else 0)
+
+
+def test_missing_tokens_come_back_under_a_prior(make_prior):
+    prior = make_prior([(15,), (3,)], 1)
+    codes = made((3, 40), (15, 3), (64, 64), prior.model)
+    codes.indices[0, 5:] = codes.indices[2, 39:] = -1
+    assert_same(from_bytes(to_bytes(codes, prior), prior), codes)
+
+
 def sealed(*parts):
     body = b"tok\1" + b"".join(parts)
     return body + zlib.crc32(body).to_bytes(4, "little")
@@ -236,7 +257,8 @@ def sealed(*parts):
 @pytest.mark.parametrize(
     ("data", "what"),
     [
-        (sealed(b"\x10\x00"), "flags 16"),
+        (sealed(b"\x20\x00"), "flags 32"),
+        (sealed(b"\x10\x01\x05\x01\x0f\x01\x02\x03\x03"), "gaps in 6 positions of 5"),
         (sealed(b"\x01\x00"), "flags 1"),
         (sealed(b"\x00\x01"), "one that ends early"),
         (sealed(b"\x00\x01", b"\xff" * 10), "a number above 2**63"),

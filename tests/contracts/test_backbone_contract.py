@@ -21,6 +21,7 @@ CONVOLUTIONS = {"cnn2d": {"conventions": {"norm": "none", "adaptive": False}}}
 # Parameters that plain encoding and decoding do not use: they choose tokens, or train.
 ASIDE = {
     "alit": r"encoder\.mask_token",
+    "flextok": r"decoder\.mask_token",
     "karl": r"encoder\.(halt\..*|norm_halt\..*)",
 }
 

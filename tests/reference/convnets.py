@@ -168,8 +168,7 @@ def maskgit_encode(state, x):
         if f"encoder.down.{i}.down_conv.weight" in state:
             h = conv(state, f"encoder.down.{i}.down_conv", h, pad=same(h.shape[2:]))
         elif i < levels - 1:
-            rows = h[..., 0::2, :] + h[..., 1::2, :]
-            h = (rows[..., 0::2] + rows[..., 1::2]) / 4
+            h = halved(h)
     return end(state, "encoder", blocks(state, f"encoder.{mid}", h, True))
 
 
@@ -183,9 +182,17 @@ def maskgit_decode(state, q):
     for i in reversed(levels) if backwards else levels:
         h = blocks(state, f"decoder.up.{i}.{name}", h, True)
         if f"decoder.up.{i}.upsample_conv.weight" in state:
-            h = h.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-            h = conv(state, f"decoder.up.{i}.upsample_conv", h)
+            h = conv(state, f"decoder.up.{i}.upsample_conv", doubled(h))
     return end(state, "decoder", h)
+
+
+def doubled(x):
+    return x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+
+
+def halved(x):
+    rows = x[..., 0::2, :] + x[..., 1::2, :]
+    return (rows[..., 0::2] + rows[..., 1::2]) / 4
 
 
 def same(size):

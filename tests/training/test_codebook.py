@@ -29,3 +29,9 @@ def test_huge_codebooks_are_not_counted():
     use = CodebookUse([LARGEST + 1])
     use.add(torch.tensor([[0]]))
     assert use.take(CPU) == {}
+
+
+def test_without_codebooks_nothing_is_counted():
+    use = CodebookUse([])
+    use.add(torch.empty(2, 3, 0, dtype=torch.int64))
+    assert use.take(CPU) == {}

@@ -45,6 +45,12 @@ def make_norm(norm: Norm, channels: int, groups: int, affine: bool = True) -> nn
     return GroupNorm(channels, groups, affine) if norm == "group" else nn.Identity()
 
 
+def swish_of(norm: nn.Module, x: Tensor) -> Tensor:
+    """Return the swish of the normalised ``x``, in the memory of the latter where none needs it."""
+    y: Tensor = norm(x)
+    return F.silu(y, inplace=y is not x and not torch.is_grad_enabled())
+
+
 class ResBlock(nn.Module):
     """Residual block of the VQGAN line: norm, swish, 3x3 convolution, twice.
 
@@ -90,10 +96,10 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output ``(B, cout, H, W)``."""
-        h: Tensor = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
+        h: Tensor = self.conv1(swish_of(self.norm1, x))
+        h = self.conv2(swish_of(self.norm2, h))
         if self.nin_shortcut is None:
-            return x + h
+            return x + h if torch.is_grad_enabled() else h.add_(x)
         shortcut: Tensor = self.nin_shortcut(x if self.shortcut_of == "input" else h)
         return shortcut + h
 
@@ -245,8 +251,7 @@ class AdaptiveGroupNorm(nn.Module):
         var, mean = torch.var_mean(flat, dim=2, correction=min(1, flat.shape[2] - 1))  # (B, D)
         gain: Tensor = self.gamma((var + EPS).sqrt().to(z_q.dtype))[:, :, None, None]
         bias: Tensor = self.beta(mean.to(z_q.dtype))[:, :, None, None]
-        normed: Tensor = self.norm(x)
-        return gain * normed + bias
+        return torch.addcmul(bias, gain, self.norm(x))
 
 
 def haar_patch(x: Tensor, patch: int) -> Tensor:

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 
 from tokenizers_vq.bitstream import bitpack
+from tokenizers_vq.bitstream.gaps import Bools, filled, present_of, runs_of
 from tokenizers_vq.bitstream.header import (
     BATCH,
     CHECKSUM,
     ENTROPY,
+    GAPS,
     MAX_CODEBOOKS,
     MAX_INDICES,
     MAX_SAMPLES,
@@ -36,18 +38,22 @@ def to_bytes(codes: Codes, prior: object = None) -> bytes:
     """Return the ``.tok`` file of ``codes``.
 
     Args:
-        codes: indices ``(B, *grid, K)`` of one item or a batch.
+        codes: indices ``(B, *grid, K)`` of one item or a batch; -1 where there is no token.
         prior: a ``CountPrior`` for entropy coding; without one the length is fixed, log2 of each
             codebook size per index. A file never gets longer by a prior than fixed length would be.
 
     Raises:
-        BitstreamError: a masked index (-1), more than a file may hold (``header``), or a prior of
-            other codebooks or another grid rank.
+        BitstreamError: a position with a token in some codebooks only, more than a file may hold
+            (``header``), or a prior of other codebooks or another grid rank.
         ShapeError: indices of another dtype, rank or range than the codebook sizes say.
     """
     known = _check_prior(prior, "to_bytes")
     _check_codes(codes, known)
-    payload, flags = _coded(codes, known)
+    present = present_of(codes.indices.cpu().numpy())
+    payload, flags = _coded(codes, known, present)
+    gaps = runs_of(present)
+    if gaps:
+        flags |= GAPS
     if len(codes.indices) != 1:
         flags |= BATCH
     if codes.model != (known.model if known else ""):
@@ -61,6 +67,7 @@ def to_bytes(codes: Codes, prior: object = None) -> bytes:
             codes.shape,
             () if known else codes.codebook_sizes,
             codes.model,
+            gaps,
         )
     )
     return header + payload + zlib.crc32(header + payload).to_bytes(CHECKSUM, "little")
@@ -91,11 +98,16 @@ def from_bytes(data: bytes, prior: object = None) -> Codes:
     payload = data[header.end : -CHECKSUM]
     if _claimed(shape) > most_indices(len(payload)):
         raise malformed(f"{_claimed(shape)} indices in {len(payload)} bytes")
+    present = filled(header.gaps or (math.prod(shape[:-1]),))
     if header.flags & ENTROPY and known is not None:
         _check_rank(known, len(header.grid), "from_bytes")
         indices = known.decode(payload, shape)
+        indices.reshape(-1, len(sizes))[~present] = -1
     else:
-        indices = bitpack.unpack(payload, math.prod(shape), sizes).reshape(shape)
+        count = int(present.sum()) * len(sizes)
+        indices = np.full((len(present), len(sizes)), -1, np.int64)
+        indices[present] = bitpack.unpack(payload, count, sizes).reshape(-1, len(sizes))
+        indices = indices.reshape(shape)
     model = header.model if header.flags & MODEL or not known else known.model
     return Codes(torch.from_numpy(np.ascontiguousarray(indices)), header.shape, sizes, model)
 
@@ -151,10 +163,11 @@ def info(data: bytes) -> dict[str, object]:
     }
 
 
-def _coded(codes: Codes, prior: CountPrior | None) -> tuple[bytes, int]:
+def _coded(codes: Codes, prior: CountPrior | None, present: Bools) -> tuple[bytes, int]:
     """Return the payload and the flags ENTROPY and PRIOR."""
     indices, sizes = codes.indices.cpu().numpy(), codes.codebook_sizes
-    fixed, count = bitpack.packed_size(indices.size, sizes), _claimed(indices.shape)
+    kept = indices.reshape(-1, len(sizes))[present]
+    fixed, count = bitpack.packed_size(kept.size, sizes), _claimed(indices.shape)
     if count > most_indices(fixed):
         raise BitstreamError(
             f"to_bytes: expected at most {most_indices(fixed)} indices in {fixed} bytes; "
@@ -162,10 +175,10 @@ def _coded(codes: Codes, prior: CountPrior | None) -> tuple[bytes, int]:
         )
     flags = PRIOR if prior else 0
     if prior is not None:
-        payload = prior.encode(indices)
+        payload = prior.encode(indices.clip(min=0))
         if len(payload) <= fixed and count <= most_indices(len(payload)):
             return payload, flags | ENTROPY
-    return bitpack.pack(indices.reshape(-1), sizes), flags
+    return bitpack.pack(kept.reshape(-1), sizes), flags
 
 
 def _claimed(shape: tuple[int, ...]) -> int:
@@ -187,11 +200,6 @@ def _check_codes(codes: Codes, prior: CountPrior | None) -> None:
         raise BitstreamError("to_bytes: expected at least 1 codebook; got 0. Give codebook_sizes.")
     check_shape(codes.indices, f"B *grid {len(codes.codebook_sizes)}", "to_bytes")
     check_indices(codes.indices, codes.codebook_sizes, "to_bytes")
-    if codes.indices.numel() and int(codes.indices.min()) < 0:
-        raise BitstreamError(
-            "to_bytes: expected indices of at least 0; got -1 (a masked position). "
-            "Write only what decode needs."
-        )
     ranks = (codes.indices.ndim - 2, len(codes.shape))
     counts = (max(ranks), len(codes.codebook_sizes), _claimed(codes.indices.shape))
     if any(n > most for n, most in zip(counts, (15, MAX_CODEBOOKS, MAX_INDICES), strict=True)):

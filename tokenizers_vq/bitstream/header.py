@@ -5,14 +5,17 @@ on all bytes but the last::
 
     3 bytes   "tok"
     1 byte    version, 1
-    1 byte    flags: 1 entropy coded (else fixed length), 2 batch, 4 model name, 8 prior
+    1 byte    flags: 1 entropy coded (else fixed length), 2 batch, 4 model name, 8 prior, 16 gaps
     1 byte    rank of the grid + 16 * rank of the signal's shape
     4 bytes   the first bytes of the prior's sha256            if flag 8
     varint    number of items B                                if flag 2, else B is 1
     varints   the grid, then the signal's shape
     varints   number of runs, then (codebook size, count) each unless flag 8: the prior knows
     varint n, then n bytes of UTF-8: the model's name          if flag 4, else as the prior's
-    payload   flag 1: the stream of ``range_coder`` under the prior; else the blocks of ``bitpack``;
+    varint n, then n run lengths of positions (B, *grid) with and without a token in turn, the
+              first with one                                   if flag 16, else all have one
+    payload   flag 1: the stream of ``range_coder`` under the prior, with 0 at missing tokens; else
+              the blocks of ``bitpack``, without them;
               symbols in the order of the indices (B, *grid, K), last axis fastest
     4 bytes   CRC-32 of everything before, little-endian
 
@@ -25,6 +28,7 @@ A 16 x 16 image of 256 x 256 pixels under a prior carries 20 bytes besides its p
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass
 from itertools import groupby
@@ -32,7 +36,7 @@ from itertools import groupby
 from tokenizers_vq.errors import BitstreamError
 
 MAGIC, VERSION = b"tok", 1
-ENTROPY, BATCH, MODEL, PRIOR = 1, 2, 4, 8
+ENTROPY, BATCH, MODEL, PRIOR, GAPS = 1, 2, 4, 8, 16
 MAX_INDICES = 1 << 24  # of one file
 FREE_INDICES = 1 << 18  # more must be paid for by bytes of the payload
 MAX_SAMPLES = 1 << 40  # per axis of the signal
@@ -45,7 +49,7 @@ _SHORTEST = len(MAGIC) + 3 + CHECKSUM
 class Header:
     """What stands before the payload; ``codebook_sizes`` is empty when a prior implies them.
 
-    ``end`` is where the payload starts.
+    ``gaps`` are the lengths of runs with and without tokens; ``end`` is where the payload starts.
     """
 
     flags: int
@@ -55,6 +59,7 @@ class Header:
     shape: tuple[int, ...]
     codebook_sizes: tuple[int, ...]
     model: str
+    gaps: tuple[int, ...] = ()
     end: int = 0
 
 
@@ -70,7 +75,8 @@ def write_header(header: Header) -> bytes:
     model = header.model.encode() if header.flags & MODEL else b""
     if header.flags & MODEL:
         numbers.append(len(model))
-    return b"".join([*parts, *map(_varint, numbers), model])
+    gaps = [len(header.gaps), *header.gaps] if header.flags & GAPS else []
+    return b"".join([*parts, *map(_varint, numbers), model, *map(_varint, gaps)])
 
 
 def read_header(data: bytes) -> Header:
@@ -84,7 +90,7 @@ def read_header(data: bytes) -> Header:
     """
     _check_integrity(data)
     flags, ranks = data[4], data[5]
-    if flags > 15 or flags & (ENTROPY | PRIOR) == ENTROPY:
+    if flags > 31 or flags & (ENTROPY | PRIOR) == ENTROPY:
         raise malformed(f"flags {flags}")
     reader = _Reader(data[:-CHECKSUM], len(MAGIC) + 3)
     prior = reader.take(4) if flags & PRIOR else b""
@@ -99,7 +105,10 @@ def read_header(data: bytes) -> Header:
         model = name.decode()
     except UnicodeDecodeError as error:
         raise malformed("a model name that is not UTF-8") from error
-    return Header(flags, prior, batch, grid, shape, sizes, model, reader.at)
+    gaps = tuple(reader.varint() for _ in range(reader.varint())) if flags & GAPS else ()
+    if flags & GAPS and sum(gaps) != math.prod((batch, *grid)):
+        raise malformed(f"gaps in {sum(gaps)} positions of {math.prod((batch, *grid))}")
+    return Header(flags, prior, batch, grid, shape, sizes, model, gaps, reader.at)
 
 
 def _check_integrity(data: bytes) -> None:

@@ -202,7 +202,7 @@ class Publish(Callback):
         )
         ema = find_ema(trainer)
         with ema.applied(pl_module) if ema else nullcontext():
-            if prior_items:
+            if prior_items and module.tokenizer.quantizer.num_codebooks:
                 data: Any = trainer.datamodule  # type: ignore[attr-defined]  # set in fit
                 module.tokenizer.prior = fit_prior(module.tokenizer, data.prior, prior_items)
             module.tokenizer.save(
