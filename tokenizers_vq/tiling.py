@@ -24,6 +24,7 @@ from tokenizers_vq.tokenizer import Tokenizer
 from tokenizers_vq.types import Codes
 
 Window = tuple[slice, ...]
+ALL = slice(None)
 
 
 @torch.no_grad()
@@ -50,11 +51,12 @@ def tiled_encode(tokenizer: Tokenizer, x: Tensor, tile: int = 512, overlap: int 
     grid = tokenizer.encoder.grid(shape)
 
     def latents(window: Window) -> Tensor:
-        part = tokenizer.check_signal(x[(..., *_samples(window, tokenizer.stride))])
-        return tokenizer.encoder(pad_to_stride(part, tokenizer.stride))
+        part = tokenizer.check_signal(x[(ALL, ALL, *_samples(window, tokenizer.stride))])
+        z: Tensor = tokenizer.encoder(pad_to_stride(part, tokenizer.stride))
+        return z
 
     z = _blend(latents, grid, side, shared, scale=(1, 1), channels_last=True)
-    rows = [tokenizer.quantizer.encode(row) for row in z.split(side, dim=1)]
+    rows = [tokenizer.quantizer.encode(row) for row in torch.split(z, side, dim=1)]
     sizes = tokenizer.quantizer.codebook_sizes
     return Codes(torch.cat(rows, dim=1), shape, sizes, tokenizer.model_id)
 
@@ -99,9 +101,10 @@ def tiled_decode(
     noise = _noise(tokenizer, (indices.shape[0], *grid), options)
 
     def pixels(window: Window) -> Tensor:
-        z_q = tokenizer.quantizer.decode(indices[(slice(None), *window)].to(_device(tokenizer)))
-        seen = {} if noise is None else {"noise": noise[(slice(None), *window)]}
-        return tokenizer.decoder(z_q.contiguous(), **options, **seen)
+        z_q = tokenizer.quantizer.decode(indices[(ALL, *window)].to(_device(tokenizer)))
+        seen = {} if noise is None else {"noise": noise[(ALL, *window)]}
+        part: Tensor = tokenizer.decoder(z_q.contiguous(), **options, **seen)
+        return part
 
     x_hat = _blend(pixels, grid, side, shared, scale=tokenizer.stride, channels_last=False)
     low, high = tokenizer.signal.value_range
@@ -139,7 +142,7 @@ def _blend(
         for axis, (piece, n, step) in enumerate(zip(window, grid, scale, strict=True)):
             ramp = _ramp(piece, n, side, shared, step).to(part)
             part = part * ramp.reshape(-1, *[1] * (len(grid) - 1 - axis))
-        whole[(..., *_samples(window, scale))] += part
+        whole[(ALL, ALL, *_samples(window, scale))] += part
     if whole is None:
         raise ShapeError("tiling: expected a picture of at least one pixel; got none.")
     return whole.movedim(1, -1) if channels_last else whole

@@ -79,3 +79,20 @@ def test_wrong_options_are_refused():
     assert str(error.value) == (
         "optim: expected trainable parameters; got none in Linear. Unfreeze a part of it."
     )
+
+
+def test_warm_up_may_begin_at_a_share():
+    recipe = Recipe(warmup_steps=3, warmup_from=0.2, floor=1)
+    factors = [recipe.factor(step, None) for step in (0, 1, 2, 3)]
+    assert factors == pytest.approx([0.4, 0.6, 0.8, 1.0])
+    with pytest.raises(ConfigError) as error:
+        Recipe(warmup_from=2)
+    assert str(error.value) == (
+        "optim: expected warmup_from from 0 to 1; got 2. It is a share of lr."
+    )
+
+
+def test_words_name_what_does_not_decay():
+    net = Net()
+    decayed, _ = Recipe(weight_decay=0.3, no_decay=("weight",)).build(net).param_groups
+    assert [id(p) for p in decayed["params"]] == [id(net.codebook)]

@@ -1,21 +1,28 @@
 """The command line: what a run writes, sweeps, and sentences instead of tracebacks."""
 
 import csv
+import inspect
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import yaml
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from PIL import Image
 
 import tokenizers_vq
+from tokenizers_vq import registry
 from tokenizers_vq.data.synthetic import SyntheticImages
 from tokenizers_vq.data.transforms import signal_to_image
 from tokenizers_vq.errors import ConfigError, ShapeError
 from tokenizers_vq.hub import load_discriminator
-from tokenizers_vq.training.run import compose, conf, main, run, tokenizer_config
+from tokenizers_vq.training.run import check, compose, conf, main, run, tokenizer_config
+from tokenizers_vq.types import SignalSpec
 from training.conftest import GAN, SMALL
 
 
@@ -170,6 +177,30 @@ def test_the_program_exits_with_2_and_no_traceback():
 
 
 EXPERIMENTS = sorted(path.stem for path in (conf() / "experiment").glob("*.yaml"))
+TINY = [name for name in EXPERIMENTS if name.startswith("tiny_")]
+# recipes at the published sizes, with the bits per position that their papers state
+PUBLISHED = {
+    "alit": 12,
+    "bsq_vit": 18,
+    "flextok": math.log2(64000),
+    "fqgan": 28,
+    "ibq": 14,
+    "karl": 12,
+    "llamagen_vq16": 14,
+    "maskbit": 12,
+    "one_d_piece_codes": 12,
+    "one_d_piece_pixels": 12,
+    "open_magvit2_256": 18,
+    "simvq": 13,
+    "taming_f16": 14,
+    "titok_codes": 12,
+    "titok_pixels": 12,
+    "titok_single": 13,
+    "var": 12,
+    "vqgan_plus": 12,
+    "wetok": 32,
+    "wetok_generative": 32,
+}
 
 
 def overrides_of(name, folder):
@@ -190,8 +221,49 @@ def overrides_of(name, folder):
     return [*words, f"outputs={folder / 'outputs'}"]
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", sorted({*EXPERIMENTS} - {*TINY} - {*PUBLISHED}))
 def test_an_experiment_trains(name, tmp_path):
     result = run(compose([f"experiment={name}", *overrides_of(name, tmp_path)]))
     assert (result.step, result.finished) == (2, True)
     assert (result.folder / "tensorboard").is_dir()
+
+
+def test_every_published_recipe_has_a_tiny_one():
+    assert [name.removeprefix("tiny_") for name in TINY] == sorted(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_tiny_recipe_takes_20_steps_with_all_its_parts(name, tmp_path):
+    words = ["~logger.tensorboard", "callbacks.recon=null", f"outputs={tmp_path}"]
+    if name == "tiny_fqgan":
+        torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "vit.pth")
+        words += [f"objective.features.semantic.weights={tmp_path / 'vit.pth'}"]
+    cfg = compose([f"experiment={name}", *words])
+    result = run(cfg)
+    assert (result.step, result.finished) == (20, True)
+    assert all(math.isfinite(value) for value in result.metrics.values())
+    if cfg.objective.get("discriminator"):
+        assert {"train/adv/gen", "train/adv/disc"} <= set(result.metrics)
+    for group in ("model", "features"):
+        for term in cfg.objective.weights.get(group, {}):
+            assert f"train/{group}/{term}" in result.metrics
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_recipe_can_be_built(name):
+    cfg = compose([f"experiment={name}", "data.root=/pictures"])
+    check(cfg)
+    instantiate(cfg.optim, _convert_="all")
+    if cfg.objective.get("discriminator"):
+        plain = OmegaConf.to_container(cfg.objective.discriminator)
+        takes = inspect.signature(registry.resolve("discriminator", plain.pop("name"))).parameters
+        assert set(plain) <= set(takes)
+        instantiate(cfg.objective.adversarial, _convert_="all")
+    config = tokenizer_config(cfg)
+    shared = {"dim": config["dim"], "signal": SignalSpec(**config["signal"])}
+    with torch.device("meta"):
+        encoder = registry.build("encoder", config["encoder"], **shared)
+    quantizer = registry.build("quantizer", config["quantizer"], **shared)
+    assert encoder.dim == quantizer.dim
+    if name != "var":  # whose positions have different numbers of scales
+        assert quantizer.bits_per_position == pytest.approx(PUBLISHED[name])

@@ -81,7 +81,7 @@ class ALITEncoder(TokenEncoder):
         rollouts: int = 8,
         halting: bool = True,
     ) -> None:
-        base = one("ALITEncoder", base, Encoder)
+        base = one("ALITEncoder", base)
         grid = check_base("ALITEncoder", base, size)
         super().__init__(dim, base.stride, signal)
         self.size = (size, size)
@@ -129,7 +129,7 @@ class ALITEncoder(TokenEncoder):
         rows = F.normalize(torch.cat([latents, patches], dim=-1), dim=-1)
         rows = torch.cat([self.cls.expand(x.shape[0], 1, -1), rows], dim=1) + self.position
         h = self.norm_in(torch.cat([rows, self._fresh(0, x.shape[0])], dim=1))
-        z = h
+        z: Tensor = h
         for i in range(rollouts):
             h = self.rows(h)
             last = i == rollouts - 1
@@ -201,7 +201,7 @@ class ALITDecoder(TokenDecoder):
         rollout_weights: Sequence[float] = WEIGHTS,
         halting_threshold: float = 0.55,
     ) -> None:
-        base = one("ALITDecoder", base, Decoder)
+        base = one("ALITDecoder", base)
         grid = check_base("ALITDecoder", base, size)
         if stage not in STAGES:
             raise unknown_name("alit stage", stage, STAGES)

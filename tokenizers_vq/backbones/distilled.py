@@ -47,7 +47,7 @@ class ImageRows(nn.Module):
             )
         self.base = base
         self.value_range = signal.value_range
-        step = base.stride
+        step = (base.stride[0], base.stride[1])
         self.patch = nn.Conv2d(signal.channels, width - base.dim, step, stride=step)
         init_weights(self.patch)
 
@@ -109,7 +109,7 @@ class CodePainter(nn.Module):
 
     def paint(self, codes: Tensor, grid: tuple[int, ...]) -> Tensor:
         """Return the picture ``(B, C, H, W')`` of codes ``(B, N, E)`` on ``grid``."""
-        pixels: Tensor = self.base(codes.unflatten(1, grid))
+        pixels: Tensor = self.base(codes.reshape(codes.shape[0], *grid, codes.shape[-1]))
         return pixels
 
     @torch.no_grad()
@@ -182,17 +182,17 @@ def check_base(where: str, base: Encoder | Decoder, size: int) -> tuple[int, int
     return size // base.stride[0], size // base.stride[1]
 
 
-def one(where: str, given: Part | Sequence[Part], kind: type[Part]) -> Part:
-    """Return the base, which configs nest as a list of one part.
+def one(where: str, given: Part | Sequence[Part]) -> Part:
+    """Return the inner part, which configs nest as a list of one part.
 
     Raises:
-        ConfigError: it is no such part.
+        ConfigError: it is not one.
     """
     parts = list(given) if isinstance(given, Sequence) else [given]
-    if len(parts) != 1 or not isinstance(parts[0], kind):
+    if len(parts) != 1 or not isinstance(parts[0], Backbone):
         raise ConfigError(
-            f"{where}: expected one {kind.__name__.lower()} as base; got "
-            f"{[type(part).__name__ for part in parts]}. Give base a mapping with a name."
+            f"{where}: expected one inner part; got {[type(part).__name__ for part in parts]}. "
+            "Give it as a mapping with a name."
         )
     return parts[0]
 

@@ -122,7 +122,7 @@ class FlexTokEncoder(TokenEncoder):
         channels: int = 16,
         scale: float = 1.0,
     ) -> None:
-        inner = None if vae is None else one("FlexTokEncoder", vae, Encoder)
+        inner = None if vae is None else one("FlexTokEncoder", vae)
         place = Latents("FlexTokEncoder", inner, signal, size, patch, channels)
         super().__init__(dim, place.stride, signal)
         self.size = place.size
@@ -232,7 +232,7 @@ class FlexTokDecoder(TokenDecoder):
     ) -> None:
         if keep not in KEEPS:
             raise unknown_name("flextok keep", keep, KEEPS)
-        inner = None if vae is None else one("FlexTokDecoder", vae, Decoder)
+        inner = None if vae is None else one("FlexTokDecoder", vae)
         place = Latents("FlexTokDecoder", inner, signal, size, patch, channels)
         super().__init__(dim, place.stride, signal)
         self.size, self.grid_shape = place.size, place.grid

@@ -179,7 +179,8 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """Return embeddings ``(B, W)``."""
-        embedded: Tensor = self.mlp(time_waves(t, self.waves).to(self.mlp[0].weight.dtype))
+        waves = time_waves(t, self.waves).to(next(self.parameters()).dtype)
+        embedded: Tensor = self.mlp(waves)
         return embedded
 
 
@@ -216,14 +217,18 @@ def grid_waves(height: int, width: int, dim: int) -> Tensor:
 
 def to_patches(x: Tensor, side: int) -> Tensor:
     """Return patches ``(B, N, side * side * C)`` of ``(B, C, H, W)``; channels vary fastest."""
-    cells = x.unflatten(3, (-1, side)).unflatten(2, (-1, side))  # (B, C, h, side, w, side)
-    return cells.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+    batch, channels, height, width = x.shape
+    rows, columns = height // side, width // side
+    cells = x.reshape(batch, channels, rows, side, columns, side).permute(0, 2, 4, 3, 5, 1)
+    return cells.reshape(batch, rows * columns, side * side * channels)
 
 
 def from_patches(patches: Tensor, side: int, grid: tuple[int, int]) -> Tensor:
     """Undo ``to_patches``: ``(B, N, side * side * C)`` to ``(B, C, h * side, w * side)``."""
-    cells = patches.unflatten(-1, (side, side, -1)).unflatten(1, grid)  # (B, h, w, side, side, C)
-    return cells.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
+    batch, (rows, columns) = patches.shape[0], grid
+    channels = patches.shape[2] // side**2
+    cells = patches.reshape(batch, rows, columns, side, side, channels).permute(0, 5, 1, 3, 2, 4)
+    return cells.reshape(batch, channels, rows * side, columns * side)
 
 
 class Guidance:
@@ -260,7 +265,8 @@ class Guidance:
         d = d * (NORM_LIMIT / d.norm(dim=1, keepdim=True).clamp(min=TINY)).clamp(max=1.0)
         along = F.normalize(c, dim=1)
         d = d - (d * along).sum(dim=1, keepdim=True) * along
-        return with_it + (self.scale - 1) * d.view(with_it.shape).to(with_it.dtype)
+        guided: Tensor = with_it + (self.scale - 1) * d.view(with_it.shape).to(with_it.dtype)
+        return guided
 
 
 def prefix_causal(before: int, after: int) -> Tensor:

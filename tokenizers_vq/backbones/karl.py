@@ -86,7 +86,7 @@ class KARLEncoder(TokenEncoder):
         target_error: float = 0.05,
         table: int = 64,
     ) -> None:
-        base = one("KARLEncoder", base, Encoder)
+        base = one("KARLEncoder", base)
         grid = check_base("KARLEncoder", base, size)
         if not 1 <= budget <= latents:
             raise ConfigError(
@@ -216,7 +216,7 @@ class KARLDecoder(TokenDecoder):
         stage: str = "codes",
         budgets: Sequence[int] | None = None,
     ) -> None:
-        base = one("KARLDecoder", base, Decoder)
+        base = one("KARLDecoder", base)
         grid = check_base("KARLDecoder", base, size)
         if stage not in STAGES:
             raise unknown_name("karl stage", stage, STAGES)

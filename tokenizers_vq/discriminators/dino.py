@@ -32,8 +32,9 @@ class Dino(Discriminator):
 
     Args:
         channels: of the image, 3.
-        weights: file of the ViT's weights, or a folder that holds ``dino_deitsmall16_pretrain.pth``;
-            default ``$TVQ_WEIGHTS``, then the cache of ``torch.hub``.
+        weights: file of the ViT's weights, or a folder that holds
+            ``dino_deitsmall16_pretrain.pth``; default ``$TVQ_WEIGHTS``, then the cache of
+            ``torch.hub``.
         model: of timm, a ViT with a class token.
         depths: blocks, from 0, after which features are judged.
         kernel: positions that a head's second convolution sees, odd.

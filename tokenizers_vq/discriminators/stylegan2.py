@@ -7,6 +7,7 @@ Differs from the papers: float32 only, no conditioning.
 """
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +60,7 @@ class StyleGAN2(Discriminator):
         widths = [min(base // side, width) for side in sizes]
         self.from_image = Layer(channels, widths[0], 1)
         self.blocks = nn.ModuleList(
-            Block(wide, narrow) for wide, narrow in zip(widths[:-1], widths[1:], strict=True)
+            Block(wide, narrow) for wide, narrow in pairwise(widths)
         )
         last = widths[-1]
         self.conv = Layer(last + 1, last, 3)

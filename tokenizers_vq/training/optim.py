@@ -1,7 +1,7 @@
 """The optimization recipe: optimizers, weight decay, learning rate by step."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,13 +28,16 @@ class Recipe:
         optimizer: ``adamw`` or ``adam``.
         lr: highest learning rate.
         betas: decay of the moving averages of gradient and squared gradient.
-        weight_decay: for tensors of two or more axes that are not tables of codes or positions.
+        weight_decay: for tensors of two or more axes whose names have no word of ``no_decay``.
         warmup_steps: optimizer steps until ``lr`` is reached.
+        warmup_from: first learning rate divided by ``lr``; 0 for one step's share.
         floor: last learning rate divided by ``lr``.
         drops: optimizer step to the factor that applies from there on.
         discriminator: other ``lr``, ``betas`` or ``weight_decay`` for the discriminator.
         accumulate: batches per optimizer step.
         clip: largest norm of the gradient of each side; null for no limit.
+        no_decay: words in the names of tensors that do not decay; default ``TABLES``, the tables of
+            codes and positions.
 
     Raises:
         ConfigError: a name does not exist, or a number is outside its range.
@@ -45,11 +48,13 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 1e-4
     warmup_steps: int = 0
+    warmup_from: float = 0.0
     floor: float = 0.1
     drops: Mapping[int, float] = field(default_factory=dict)
     discriminator: Mapping[str, Any] = field(default_factory=dict)
     accumulate: int = 1
     clip: float | None = 1.0
+    no_decay: tuple[str, ...] = TABLES
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
@@ -58,6 +63,11 @@ class Recipe:
             if name not in OVERRIDES:
                 raise unknown_name("discriminator's optimizer option", name, OVERRIDES)
         good = self.lr > 0 and 0 <= self.floor <= 1 and self.warmup_steps >= 0
+        if not 0 <= self.warmup_from <= 1:
+            raise ConfigError(
+                f"optim: expected warmup_from from 0 to 1; got {self.warmup_from}. It is a share "
+                "of lr."
+            )
         if not good or self.accumulate < 1 or (self.clip is not None and self.clip <= 0):
             raise ConfigError(
                 "optim: expected lr and clip above 0, floor from 0 to 1, warmup_steps from 0 and "
@@ -83,8 +93,8 @@ class Recipe:
         options |= dict(self.discriminator) if discriminator else {}
         betas, decay = tuple(options["betas"]), float(options["weight_decay"])
         groups: list[dict[str, Any]] = [
-            {"params": list(trainable(module, decays=True)), "weight_decay": decay},
-            {"params": list(trainable(module, decays=False)), "weight_decay": 0.0},
+            {"params": list(trainable(module, self.no_decay, decays=True)), "weight_decay": decay},
+            {"params": list(trainable(module, self.no_decay, decays=False)), "weight_decay": 0.0},
         ]
         groups = [group for group in groups if group["params"]]
         if not groups:
@@ -110,7 +120,8 @@ class Recipe:
         """
         factor = math.prod(drop for start, drop in self.drops.items() if step >= int(start))
         if step < self.warmup_steps:
-            return float(factor * (step + 1) / (self.warmup_steps + 1))
+            done = (step + 1) / (self.warmup_steps + 1)
+            return float(factor * (self.warmup_from + (1 - self.warmup_from) * done))
         if self.floor == 1:
             return float(factor)
         if total is None:
@@ -130,10 +141,16 @@ class Recipe:
         return float(optimizer.param_groups[0]["lr"])
 
 
-def trainable(module: nn.Module, *, decays: bool) -> Iterator[nn.Parameter]:
-    """Yield the trainable parameters that weight decay applies to, or those that it spares."""
+def trainable(module: nn.Module, spared: Sequence[str], *, decays: bool) -> Iterator[nn.Parameter]:
+    """Yield the trainable parameters that weight decay applies to, or those that it spares.
+
+    Args:
+        module: what is trained.
+        spared: words in the last part of the names of tensors that it spares.
+        decays: which of the two.
+    """
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            table = any(word in name.rpartition(".")[2] for word in TABLES)
+            table = any(word in name.rpartition(".")[2] for word in spared)
             if (parameter.ndim >= 2 and not table) == decays:
                 yield parameter

@@ -295,15 +295,15 @@ def _check_options(node: Any, path: str) -> None:
             if option not in takes and not option.startswith("_"):
                 raise unknown_option(path, target.rpartition(".")[2], option, takes)
         check_types(get_object(target), _values(node), path)
-    for name in map(str, node):
+    for name in node:  # numbers too: the steps of optim.drops
         if not OmegaConf.is_missing(node, name):
             _check_options(node[name], f"{path}.{name}")
 
 
 def _values(node: DictConfig) -> dict[str, Any]:
     """Return the numbers, texts and lists of ``node`` that are set."""
-    names = [str(name) for name in node if not OmegaConf.is_missing(node, name)]
-    found = {name: node[name] for name in names if not isinstance(node[name], DictConfig)}
+    names = [name for name in node if not OmegaConf.is_missing(node, name)]
+    found = {str(name): node[name] for name in names if not isinstance(node[name], DictConfig)}
     return {
         name: OmegaConf.to_container(value) if isinstance(value, ListConfig) else value
         for name, value in found.items()
