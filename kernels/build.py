@@ -2,11 +2,14 @@
 
 Needs g++ (or ``CXX``), Python's headers and an installed torch, whose headers and libraries it
 uses; downloads nothing. Without them the package works in plain torch, and one line says so.
-Set ``TOKENIZERS_VQ_REQUIRE=cpu`` to make that an error.
+With nvcc, and a torch for CUDA, the CUDA kernels become a second library, for the architectures in
+``TOKENIZERS_VQ_CUDA_ARCHES``. Set ``TOKENIZERS_VQ_REQUIRE=cpu`` or ``cpu,cuda`` to make a missing
+part an error.
 """
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +20,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "kernels").glob("*/*.cpp"))
 MODULE = Path("tokenizers_vq/ops/_C.abi3.so")
+CUDA = ROOT / "kernels/nearest_code/cuda"
+CUDA_MODULE = Path("tokenizers_vq/ops/_C_cuda.abi3.so")
+ARCHES = "80 90"  # machine code, which 8.6 and 8.9 run, too; newer ones compile PTX of the last
 FLAGS = [
     "-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi",
     "-Wno-maybe-uninitialized",  # GCC's own AVX-512 headers
@@ -41,43 +47,112 @@ def build(target: Path, work: Path) -> None:
         Skipped: the compiler, torch or Python's headers are missing, or the compiler failed.
     """
     compiler, torch = _compiler(), _torch()
-    include = sysconfig.get_path("include")
-    if not (Path(include) / "Python.h").is_file():
-        raise Skipped("Python's headers are not installed")
-    flags = [*FLAGS, "-isystem", str(torch / "include"), "-isystem", include]
+    flags = [*FLAGS, *_includes(torch)]
     work.mkdir(parents=True, exist_ok=True)
     objects = [work / f"{source.parent.name}_{source.stem}.o" for source in SOURCES]
     commands = [
         [compiler, *flags, "-c", str(source), "-o", str(obj)]
         for source, obj in zip(SOURCES, objects, strict=True)
     ]
+    # torch is loaded privately by Python, so the library has to name what it needs itself.
+    link = [compiler, "-shared", *map(str, objects), f"-L{torch / 'lib'}", "-ltorch_cpu"]
+    _produce(commands, link, target, work)
+
+
+def build_cuda(target: Path, work: Path) -> None:
+    """Compile and link the CUDA kernels and their binding into the shared library ``target``.
+
+    Args:
+        target: the file to write.
+        work: a folder for object files, made if missing.
+
+    Raises:
+        Skipped: nvcc or what ``build`` needs is missing, torch has no CUDA, or a compiler failed.
+    """
+    compiler, torch = _compiler(), _torch()
+    nvcc = _nvcc()
+    if not (torch / "lib/libtorch_cuda.so").is_file():
+        raise Skipped("this torch has no CUDA")
+    arches = os.environ.get("TOKENIZERS_VQ_CUDA_ARCHES", ARCHES).split()
+    codes = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in arches]
+    codes.append(f"-gencode=arch=compute_{arches[-1]},code=compute_{arches[-1]}")
+    work.mkdir(parents=True, exist_ok=True)
+    kernels, binding = work / "cuda_kernels.o", work / "cuda_library.o"
+    defines = ["-DUSE_CUDA", f'-DTOKENIZERS_VQ_ARCHES="{" ".join(arches)}"']
+    commands = [
+        [nvcc, "-std=c++17", "-O3", "-ccbin", compiler, "-Xcompiler", "-fPIC,-fvisibility=hidden",
+         *codes, "-c", str(CUDA / "nearest_code.cu"), "-o", str(kernels)],
+        [compiler, *FLAGS, *_includes(torch), *defines, "-c", str(CUDA / "library.cpp"), "-o",
+         str(binding)],
+    ]  # fmt: skip
+    link = [compiler, "-shared", str(kernels), str(binding), *_cuda_runtime(nvcc)]
+    link += [f"-L{torch / 'lib'}", "-ltorch_cpu", "-ltorch_cuda", "-Wl,--allow-shlib-undefined"]
+    _produce(commands, link, target, work)
+
+
+def attempt(target: Path, work: Path, part: str = "cpu") -> bool:
+    """Build, say in one line what came of it, and return whether there is a library.
+
+    Args:
+        target: the file to write.
+        work: a folder for object files, made if missing.
+        part: ``cpu`` or ``cuda``.
+
+    Raises:
+        SystemExit: nothing was compiled although ``TOKENIZERS_VQ_REQUIRE`` names the part.
+    """
+    kernels = f"{part.upper()} kernels"
+    try:
+        (build if part == "cpu" else build_cuda)(target, work)
+    except Skipped as reason:
+        if part in os.environ.get("TOKENIZERS_VQ_REQUIRE", "").split(","):
+            raise SystemExit(f"tokenizers_vq: {kernels} required but not built: {reason}") from None
+        _say(f"{kernels} not built ({reason}); plain torch is used")
+        return False
+    _say(f"{kernels} built ({target.name})")
+    return True
+
+
+def _produce(commands: list[list[str]], link: list[str], target: Path, work: Path) -> None:
+    """Run all commands at once, then link; ``target`` is replaced when that is done."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(_run, commands))
     target.parent.mkdir(parents=True, exist_ok=True)
     linked = work / target.name
-    # torch is loaded privately by Python, so the library has to name what it needs itself.
-    link = [compiler, "-shared", *map(str, objects), "-o", str(linked)]
-    _run([*link, f"-L{torch / 'lib'}", "-ltorch_cpu"])
+    _run([*link, "-o", str(linked)])
     linked.replace(target)
 
 
-def attempt(target: Path, work: Path) -> bool:
-    """Build, say in one line what came of it, and return whether there is a library.
+def _includes(torch: Path) -> list[str]:
+    include = sysconfig.get_path("include")
+    if not (Path(include) / "Python.h").is_file():
+        raise Skipped("Python's headers are not installed")
+    return ["-isystem", str(torch / "include"), "-isystem", include]
 
-    Raises:
-        SystemExit: nothing was compiled although ``TOKENIZERS_VQ_REQUIRE=cpu`` asks for it.
-    """
-    try:
-        build(target, work)
-    except Skipped as reason:
-        if "cpu" in os.environ.get("TOKENIZERS_VQ_REQUIRE", "").split(","):
-            raise SystemExit(
-                f"tokenizers_vq: CPU kernels required but not built: {reason}"
-            ) from None
-        _say(f"CPU kernels not built ({reason}); plain torch is used")
-        return False
-    _say(f"CPU kernels built ({target.name})")
-    return True
+
+def _nvcc() -> str:
+    home = os.environ.get("CUDA_HOME")
+    found = shutil.which(str(Path(home, "bin/nvcc")) if home else "nvcc")
+    if found is None:
+        raise Skipped("no nvcc" + (f" in {home}" if home else ""))
+    return found
+
+
+def _cuda_runtime(nvcc: str) -> list[str]:
+    """Return what links the runtime statically. nvcc itself knows best where its toolkit is."""
+    told = subprocess.run(
+        [nvcc, "--dryrun", "-c", "x.cu"], capture_output=True, text=True, check=False
+    )
+    top = re.search(r"TOP=(\S+)", told.stderr)
+    folders = (
+        [Path(top.group(1)) / name for name in ("lib64", "lib", "targets/x86_64-linux/lib")]
+        if top
+        else []
+    )
+    for folder in folders:
+        if (folder / "libcudart_static.a").is_file():
+            return [f"-L{folder}", "-lcudart_static", "-lrt", "-lpthread", "-ldl"]
+    raise Skipped("the CUDA toolkit has no static runtime")
 
 
 def _say(line: str) -> None:
@@ -115,4 +190,6 @@ def _run(command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(0 if attempt(ROOT / MODULE, ROOT / "build" / "kernels") else 1)
+    built = attempt(ROOT / MODULE, ROOT / "build" / "kernels")
+    attempt(ROOT / CUDA_MODULE, ROOT / "build" / "kernels", "cuda")
+    sys.exit(0 if built else 1)

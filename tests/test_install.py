@@ -41,7 +41,7 @@ def wheel(tmp_path_factory):
             shutil.copy(path, source / name)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
     command += ["--no-build-isolation", "--disable-pip-version-check"]
-    subprocess.run([*command, "-w", str(out), str(source)], check=True, timeout=300)
+    subprocess.run([*command, "-w", str(out), str(source)], check=True, timeout=900)
     (built,) = out.glob("*.whl")
     return built
 

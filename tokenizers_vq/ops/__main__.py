@@ -5,7 +5,7 @@ import sys
 import torch
 
 from tokenizers_vq.ops import library
-from tokenizers_vq.ops.nearest_code import KERNELS
+from tokenizers_vq.ops.nearest_code import KERNELS, NO_CUDA
 
 
 def main() -> None:
@@ -15,8 +15,9 @@ def main() -> None:
     sys.stdout.write(
         f"nearest_code, cpu: {name} ({reason}{have}), {torch.get_num_threads()} threads\n"
     )
-    if torch.cuda.is_available():
-        sys.stdout.write("nearest_code, cuda: torch (no CUDA kernel is compiled)\n")
+    name, reason = library.active_cuda(NO_CUDA)
+    idle = "" if torch.cuda.is_available() else "; there is no GPU"
+    sys.stdout.write(f"nearest_code, cuda: {name} ({reason}{idle})\n")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 
 OVERRIDE = "TOKENIZERS_VQ_ISA"
+CUDA_OVERRIDE = "TOKENIZERS_VQ_CUDA"  # torch, float32 or bfloat16
 TORCH = "torch"  # as an override: do not load the kernels at all
 
 
@@ -28,6 +29,33 @@ def load() -> Kernels:
     except ImportError as error:
         return Kernels((), TORCH, f"the compiled library does not load: {error}")
     return Kernels(tuple(module.SUPPORTED.split()), module.PREFERRED, "")
+
+
+def load_cuda() -> str:
+    """Import the compiled CUDA library; return why it does not serve CUDA tensors, or nothing."""
+    for name in (OVERRIDE, CUDA_OVERRIDE):
+        if os.environ.get(name) == TORCH:
+            return f"{name}={TORCH}"
+    try:
+        importlib.import_module("tokenizers_vq.ops._C_cuda")
+    except ModuleNotFoundError:
+        return "not compiled; run: python kernels/build.py"
+    except ImportError as error:
+        return f"the compiled library does not load: {error}"
+    return ""
+
+
+def active_cuda(reason: str) -> tuple[str, str]:
+    """Return the name of the filter that runs on a GPU now, and why.
+
+    Args:
+        reason: what ``load_cuda`` returned.
+    """
+    if reason:
+        return TORCH, reason
+    if os.environ.get(CUDA_OVERRIDE) == "float32":
+        return "float32", f"{CUDA_OVERRIDE}=float32, up to 64 channels"
+    return "bfloat16", "tensor cores filter, float64 decides"
 
 
 def active(kernels: Kernels) -> tuple[str, str]:

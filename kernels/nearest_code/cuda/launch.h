@@ -1,0 +1,14 @@
+// What the binding calls: no CUDA header, no torch header. `stream` is a cudaStream_t; the caller has set its
+// device. Both return null when the launches were accepted, else the reason.
+#pragma once
+#include "problem.h"
+
+namespace nearest_code {
+
+const char* launch(const Problem& problem, const float* x, const float* codebook, void* workspace, float* distance,
+                   int64_t* index, void* stream);
+const char* launch(const Stats& stats, void* stream);
+
+int multiprocessors();  // of the current device
+
+}  // namespace nearest_code

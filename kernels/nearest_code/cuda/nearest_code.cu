@@ -1,0 +1,40 @@
+// The launches as ordinary functions. A C++ compiler takes this file, too: then everything runs on the CPU.
+#include "launch.h"
+
+#include "code_stats.cuh"
+#include "nearest_code.cuh"
+
+namespace nearest_code {
+
+namespace {
+
+const char* reason(bool taken) {
+#ifdef __CUDACC__
+  const cudaError_t error = cudaGetLastError();
+  if (error != cudaSuccess) return cudaGetErrorString(error);
+#endif
+  return taken ? nullptr : "the sizes are outside what the kernels take";
+}
+
+}  // namespace
+
+const char* launch(const Problem& problem, const float* x, const float* codebook, void* workspace, float* distance,
+                   int64_t* index, void* stream) {
+  return reason(search(problem, x, codebook, workspace, distance, index, static_cast<cudaStream_t>(stream)));
+}
+
+const char* launch(const Stats& stats, void* stream) {
+  return reason(add_by_code(stats, static_cast<cudaStream_t>(stream)));
+}
+
+int multiprocessors() {
+  int count = 8;
+#ifdef __CUDACC__
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) return count;
+  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+#endif
+  return count;
+}
+
+}  // namespace nearest_code
