@@ -136,7 +136,7 @@ def _multiplied(gain: Tensor, direction: Tensor | None, key: str) -> Tensor:
             f"fold_weight_norm: expected the direction of {key}; got none. Import the file as it "
             "was published."
         )
-    length = direction.flatten(1).norm(dim=1).view(-1, *[1] * (direction.ndim - 1))
+    length: Tensor = direction.flatten(1).norm(dim=1).view(-1, *[1] * (direction.ndim - 1))
     return gain.view_as(length) * direction / length
 
 
