@@ -37,6 +37,7 @@ class Conventions:
         activation: ``elu`` or ``snake``.
         kernel: taps of the first convolutions.
         last_kernel: taps of the last ones.
+        residual_kernel: taps of the dilated convolutions of residual units.
     """
 
     causal: bool = True
@@ -51,6 +52,7 @@ class Conventions:
     activation: str = "elu"
     kernel: int = 7
     last_kernel: int = 7
+    residual_kernel: int = 3
 
 
 class SEANetEncoder(Encoder):
@@ -226,7 +228,7 @@ def _residuals(width: int, ways: Conventions) -> list[nn.Module]:
     for j in range(ways.residual_layers):
         branch = Chain(
             _act(width, ways),
-            _conv(width, inner, 3, ways, dilation=ways.dilation_base**j),
+            _conv(width, inner, ways.residual_kernel, ways, dilation=ways.dilation_base**j),
             _act(inner, ways),
             _conv(inner, width, 1, ways),
         )

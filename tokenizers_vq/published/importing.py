@@ -25,6 +25,7 @@ FAMILIES = {
     "alit": "tokenizers_vq.published.alit",
     "bsq_vit": "tokenizers_vq.published.bsq_vit",
     "cosmos_di": "tokenizers_vq.published.cosmos_di",
+    "encodec": "tokenizers_vq.published.encodec",
     "flextok": "tokenizers_vq.published.flextok",
     "fqgan": "tokenizers_vq.published.fqgan",
     "ibq": "tokenizers_vq.published.ibq",

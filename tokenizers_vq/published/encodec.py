@@ -1,0 +1,64 @@
+"""EnCodec at 24 kHz, 48 kHz stereo and 32 kHz, and what its library trained with it.
+
+Files of the authors' first package, of their later library and of transformers are read. The
+latter two leave out the 1x1 convolutions in shortcuts and pad with zeros where the first reflects.
+
+Reference:
+    Defossez et al., High Fidelity Neural Audio Compression, 2022,
+    https://arxiv.org/abs/2210.13438, section 3;
+    Copet et al., Simple and Controllable Music Generation, 2023,
+    https://arxiv.org/abs/2306.05284, section 3.1 (32 kHz).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from tokenizers_vq.published.importing import Family
+from tokenizers_vq.published.seanet_keys import (
+    PADS,
+    codebook_rules,
+    network_of,
+    network_rules,
+    prepare,
+    residual_codebooks,
+    tokenizer_config,
+    values_of,
+)
+
+WHERE = "from_published('encodec')"
+RATES = {320: 24000, 640: 32000}  # by samples per latent, where the config does not say
+
+
+def configure(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of a tokenizer for upstream tensors and constructor values."""
+    given = values_of(config)
+    network = network_of(state, given, WHERE)
+    ways = network["part"]["conventions"]
+    stereo = ways["norm"] == "group"
+    ways["causal"] = bool(given.get("causal", not stereo))
+    ways["pad"] = PADS[given.get("pad", "reflect" if ways["shortcut"] else "constant")]
+    rate = 48000 if stereo else RATES.get(math.prod(network["part"]["ratios"]), 24000)
+    rate = int(given.get("sample_rate", rate))
+    return tokenizer_config(network, residual_codebooks(state, given, WHERE), rate)
+
+
+def check(state: Mapping[str, Tensor]) -> str | None:
+    """Say why tensors are not of this family, if so."""
+    if not any(key.startswith("quantizer.") for key in state):
+        return "one without a quantizer"
+    if any("_reverse" in key for key in state):
+        return "one with bidirectional recurrent layers, as SpeechTokenizer has them"
+    return None
+
+
+FAMILY = Family(
+    configure,
+    rules=lambda _: (*network_rules(), *codebook_rules()),
+    check=check,
+    prepare=prepare,
+)
