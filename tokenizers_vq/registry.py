@@ -46,6 +46,7 @@ QUANTIZERS = {
 ENCODERS = {
     "alit": "tokenizers_vq.backbones.alit:ALITEncoder",
     "cnn2d": "tokenizers_vq.backbones.cnn2d:CNN2dEncoder",
+    "dac": "tokenizers_vq.backbones.dac:DACEncoder",
     "flextok": "tokenizers_vq.backbones.flextok:FlexTokEncoder",
     "fqgan": "tokenizers_vq.backbones.fqgan:FQGANEncoder",
     "karl": "tokenizers_vq.backbones.karl:KARLEncoder",
@@ -56,12 +57,14 @@ ENCODERS = {
 DECODERS = {
     "alit": "tokenizers_vq.backbones.alit:ALITDecoder",
     "cnn2d": "tokenizers_vq.backbones.cnn2d:CNN2dDecoder",
+    "dac": "tokenizers_vq.backbones.dac:DACDecoder",
     "flextok": "tokenizers_vq.backbones.flextok:FlexTokDecoder",
     "fqgan": "tokenizers_vq.backbones.fqgan:FQGANDecoder",
     "karl": "tokenizers_vq.backbones.karl:KARLDecoder",
     "seanet": "tokenizers_vq.backbones.seanet:SEANetDecoder",
     "titok": "tokenizers_vq.backbones.titok:TiTokDecoder",
     "vit2d": "tokenizers_vq.backbones.vit2d:ViT2dDecoder",
+    "vocos": "tokenizers_vq.backbones.vocos:VocosDecoder",
 }
 METRICS = {
     "codebook": "tokenizers_vq.metrics.codebook:Codebook",
