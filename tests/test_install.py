@@ -22,9 +22,9 @@ from tokenizers_vq.configs import config_names, tokenizer_config
 assert "site" in tokenizers_vq.__file__, tokenizers_vq.__file__
 tok = tokenizers_vq.Tokenizer.from_config(tokenizer_config("tiny_cnn2d", "fsq"))
 assert (files("tokenizers_vq.conf") / "train.yaml").is_file()
-for name in tokenizers_vq.list():
+for name in tokenizers_vq.list("mini_*"):
     tokenizers_vq.load(name)
-print(len(config_names("quantizer")), len(tokenizers_vq.list()))
+print(len(config_names("quantizer")), len(tokenizers_vq.list("mini_*")))
 """
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tokenizers_vq.backbones.base import TokenEncoder
 from tokenizers_vq.errors import ConfigError, ShapeError
-from tokenizers_vq.functional.framing import crop, pad_to_stride
+from tokenizers_vq.functional.framing import crop
 from tokenizers_vq.tokenizer import Tokenizer
 from tokenizers_vq.types import Codes
 
@@ -52,7 +52,7 @@ def tiled_encode(tokenizer: Tokenizer, x: Tensor, tile: int = 512, overlap: int 
 
     def latents(window: Window) -> Tensor:
         part = tokenizer.check_signal(x[(ALL, ALL, *_samples(window, tokenizer.stride))])
-        z: Tensor = tokenizer.encoder(pad_to_stride(part, tokenizer.stride))
+        z: Tensor = tokenizer.encoder(tokenizer.encoder.frame(part))
         return z
 
     z = _blend(latents, grid, side, shared, scale=(1, 1), channels_last=True)

@@ -101,7 +101,7 @@ WRONG = {
     "optim.lrr=1": "optim 'Recipe' has no option 'lrr'; it takes accumulate, betas, clip, ",
     "trainer.max_stps=1": "trainer 'Trainer' has no option 'max_stps'; it takes accelerator, ",
     "data.batchsize=1": "config 'data' has no option 'batchsize'; it takes batch_size, ",
-    "objective.weights.recon.l3=1": "loss term: there is no 'recon/l3'; choose one of adv/disc, ",
+    "objective.weights.recon.l3=1": "loss term: there is no 'recon/l3'; choose one of adv/bcr, ",
     "data=folder": "train: expected a value of data.root; got none. Add data.root=... to the ",
     "optim.lr=-1": "optim: expected lr and clip above 0, floor from 0 to 1, warmup_steps from 0 ",
     "experiment=nope": "experiment: there is no 'nope'; choose one of ",
@@ -172,7 +172,7 @@ def test_the_program_exits_with_2_and_no_traceback():
         check=False,
     )
     assert process.returncode == 2
-    assert process.stderr.startswith("quantizer: there is no 'fqs'; choose one of bsq, ")
+    assert process.stderr.startswith("quantizer: there is no 'fqs'; choose one of binary_mapper, ")
     assert len(process.stderr.splitlines()) == 1
 
 

@@ -141,7 +141,7 @@ class Grouped(RowQuantizer):
         """Return the indices ``(N, K)`` of all groups."""
         tables = plain_tables(self._parts())
         if tables and all(table.shape == tables[0].shape for table in tables):
-            pieces = u.reshape(u.shape[0], len(tables), -1).transpose(0, 1)
+            pieces = u.reshape(u.shape[0], len(tables), tables[0].shape[1]).transpose(0, 1)
             return nearest_code(pieces.detach(), torch.stack(tables))[1].T.contiguous()
         rows = zip(self._parts(), self._split(u), strict=True)
         return torch.cat([part.encode_rows(row) for part, row in rows], dim=1)
