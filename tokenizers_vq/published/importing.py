@@ -17,31 +17,36 @@ from torch import Tensor
 
 from tokenizers_vq.errors import CheckpointError, ConfigError, unknown_name
 from tokenizers_vq.published.keys import Rule, State, rename
-from tokenizers_vq.published.wrappers import constructor_values, unwrap
+from tokenizers_vq.published.wrappers import constructor_values, enclosed_values, unwrap
 from tokenizers_vq.quantizers.record import is_record
 from tokenizers_vq.tokenizer import Tokenizer
 
 FAMILIES = {
     "alit": "tokenizers_vq.published.alit",
     "bsq_vit": "tokenizers_vq.published.bsq_vit",
+    "bigcodec": "tokenizers_vq.published.bigcodec",
     "cosmos_di": "tokenizers_vq.published.cosmos_di",
     "encodec": "tokenizers_vq.published.encodec",
+    "dac": "tokenizers_vq.published.dac",
     "flextok": "tokenizers_vq.published.flextok",
     "fqgan": "tokenizers_vq.published.fqgan",
     "ibq": "tokenizers_vq.published.ibq",
     "karl": "tokenizers_vq.published.karl",
+    "languagecodec": "tokenizers_vq.published.languagecodec",
     "llamagen": "tokenizers_vq.published.llamagen",
     "maskbit": "tokenizers_vq.published.maskbit",
     "maskgit_vqgan": "tokenizers_vq.published.maskgit_vqgan",
     "one_d_piece": "tokenizers_vq.published.one_d_piece",
     "open_magvit2": "tokenizers_vq.published.open_magvit2",
     "simvq": "tokenizers_vq.published.simvq",
+    "snac": "tokenizers_vq.published.snac",
     "ta_titok": "tokenizers_vq.published.ta_titok",
     "taming": "tokenizers_vq.published.taming",
     "titok": "tokenizers_vq.published.titok",
     "var": "tokenizers_vq.published.var",
     "vit_vq": "tokenizers_vq.published.vit_vq",
     "vqgan_plus": "tokenizers_vq.published.vqgan_plus",
+    "wavtokenizer": "tokenizers_vq.published.wavtokenizer",
     "wetok": "tokenizers_vq.published.wetok",
 }
 Weights = Mapping[str, Tensor]
@@ -91,7 +96,8 @@ def from_published(
         state_dict: what the published file holds: tensors by upstream key, or the wrapper that its
             trainer wrote around them.
         config: upstream constructor values where the tensors do not determine them, as published;
-            also the whole published config, with those under ``model``.
+            also the whole published config, with those under ``model``. They go over those that
+            the file has beside its tensors.
         weights: ``"ema"`` for averaged weights where the file has both, ``"raw"`` for the others.
         name: ``arch.tag`` of the result; default ``<family>.published``.
 
@@ -109,7 +115,8 @@ def from_published(
     if rules_of.check is not None and (reason := rules_of.check(state)):
         raise CheckpointError(f"{where}: expected a checkpoint of this family; got {reason}.")
     try:
-        built = rules_of.configure(state, constructor_values(config or {}))
+        values = {**enclosed_values(state_dict), **constructor_values(config or {})}
+        built = rules_of.configure(state, values)
     except KeyError as error:
         raise CheckpointError(
             f"{where}: expected a key {error.args[0]!r}; got {len(state)} others. Is it a "
