@@ -3,7 +3,8 @@
 import hashlib
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
-from tokenizers_vq import allocation
+from tokenizers_vq import allocation, clips
 from tokenizers_vq.backbones.base import Decoder, Encoder, TokenDecoder
 from tokenizers_vq.bitstream import CountPrior, from_bytes, to_bytes
 from tokenizers_vq.errors import ConfigError, ShapeError, check_indices, check_shape
@@ -19,6 +20,7 @@ from tokenizers_vq.functional.framing import crop
 from tokenizers_vq.functional.index_map import IndexMaps
 from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.multi_scale import MultiScale
+from tokenizers_vq.quantizers.residual import Residual
 from tokenizers_vq.registry import build
 from tokenizers_vq.types import Codes, Reconstruction, SignalSpec
 
@@ -131,14 +133,21 @@ class Tokenizer(nn.Module):
         Args:
             x: ``(B, C, *S)`` float in the signal's range; any size, padded and cropped inside.
         """
+        x, scale = clips.scaled(self, x)
         z = self.encoder(self.encoder.frame(x))  # (B, *grid, D)
         quantized = self.quantizer(z)
         x_hat = crop(self.decoder(quantized.z_q.contiguous()), tuple(x.shape[2:]))
-        return Reconstruction(x_hat, z, quantized)
+        return Reconstruction(x_hat if scale is None else x_hat * scale, z, quantized)
 
     @torch.no_grad()
     def encode(
-        self, x: Tensor, num_tokens: int | None = None, *, target_error: float | None = None
+        self,
+        x: Tensor,
+        num_tokens: int | None = None,
+        *,
+        target_error: float | None = None,
+        num_codebooks: int | None = None,
+        lengths: Sequence[int] | None = None,
     ) -> Codes:
         """Turn signals into integers.
 
@@ -150,21 +159,27 @@ class Tokenizer(nn.Module):
                 signal's range (0..1). Missing tokens have index -1. Encoders that were trained to
                 choose need one pass, always leave out what they do not need, and take num_tokens
                 as the most to give; for others each number of tokens is decoded and measured.
+            num_codebooks: only the first codebooks of a residual head; the others are not searched.
+            lengths: samples of each item of a padded batch ``(B, C, T)``. What is behind an item's
+                end never changes its tokens; behind its own tokens it has -1.
 
         Returns:
             Codes with indices ``(B, *grid, K)`` int64 and what ``decode`` needs for the exact size.
 
         Raises:
-            ShapeError: wrong rank, channels or size, an empty axis, values outside the range, or
-                no such number of tokens.
+            ShapeError: wrong rank, channels or size, an empty axis, values outside the range, no
+                such number of tokens or codebooks, or no such length.
             ConfigError: ``num_tokens`` or ``target_error`` for an encoder to one grid, or both for
-                one that does not choose.
+                one that does not choose; ``lengths`` for a signal of several axes.
         """
+        wishes: dict[str, Any] = {"target_error": target_error, "num_codebooks": num_codebooks}
+        wishes["num_tokens"] = num_tokens
+        if lengths is not None:
+            return clips.encode_items(self, x, lengths, **wishes)
         x = self.check_signal(x)
-        framed = self.encoder.frame(x)
-        indices = allocation.encode(self, framed, num_tokens, target_error)
-        sizes = self.quantizer.codebook_sizes
-        return Codes(indices.contiguous(), tuple(x.shape[2:]), sizes, self.model_id)
+        indices, scale = clips.encode(self, x, **wishes)
+        sizes = self.quantizer.codebook_sizes[:num_codebooks]
+        return Codes(indices.contiguous(), tuple(x.shape[2:]), sizes, self.model_id, scale)
 
     @torch.no_grad()
     def decode(
@@ -189,7 +204,8 @@ class Tokenizer(nn.Module):
             **options: further arguments of the decoder, see ``decode_options``.
 
         Returns:
-            ``(B, C, *S)`` of exactly the size that was encoded.
+            ``(B, C, *S)`` of exactly the size that was encoded; zeros behind the end of an item
+            that had a length of its own.
 
         Raises:
             ShapeError: indices of another rank, dtype or range, a head without prefixes, or no
@@ -197,15 +213,19 @@ class Tokenizer(nn.Module):
             ConfigError: the decoder has no such option.
         """
         self.check_options(options)
+        if isinstance(codes, Codes) and codes.lengths is not None:
+            options |= {"num_codebooks": num_codebooks, "num_tokens": num_tokens, "raw": raw}
+            return clips.decode_items(self, codes, **options)
         indices, shape = self._check_codes(codes)
         if num_tokens is not None:
             indices = allocation.prefix(self, indices, num_tokens)
-        grid = self.encoder.grid(shape)
+        grid = self._grid_of(codes, shape)
         if self.encoder.latent_axes != self.signal.axes:
             grid = tuple(indices.shape[1:-1])
         if num_codebooks is not None:
             indices = self._prefix(indices, num_codebooks, grid)
-        x_hat = crop(self._decoded(indices, grid, options), shape)
+        scale = codes.scale if isinstance(codes, Codes) else None
+        x_hat = clips.decode(self, indices, grid, shape, scale, options)
         low, high = self.signal.value_range
         return x_hat if raw else x_hat.clamp(low, high)
 
@@ -224,7 +244,8 @@ class Tokenizer(nn.Module):
         if known is None:
             return codes
         sizes = self.quantizer.codebook_sizes
-        return Codes(known.apply(codes.indices), codes.shape, sizes, self.model_id)
+        indices = known.apply(codes.indices)
+        return replace(codes, indices=indices, codebook_sizes=sizes, model=self.model_id)
 
     def compress(self, x: Tensor) -> bytes:
         """Return the bytes of a ``.tok`` file for ``x (B, C, *S)``."""
@@ -260,9 +281,8 @@ class Tokenizer(nn.Module):
                     "See tokenizer.decode_options."
                 )
 
-    def _decoded(
-        self, indices: Tensor, grid: tuple[int, ...], options: Mapping[str, Any]
-    ) -> Tensor:
+    def decoded(self, indices: Tensor, grid: tuple[int, ...], options: Mapping[str, Any]) -> Tensor:
+        """Return what the decoder makes of checked indices that fill ``grid``: whole positions."""
         # one memory layout, so that the same codes give the same bits wherever they come from
         z_q = self.quantizer.decode(indices, grid).contiguous()
         missing = (indices < 0).all(-1)
@@ -319,7 +339,7 @@ class Tokenizer(nn.Module):
         sizes = self.quantizer.codebook_sizes
         if isinstance(codes, Codes):
             codes = self.adopt(codes)
-            if codes.codebook_sizes != sizes:
+            if not self._leads(codes.codebook_sizes):
                 raise ShapeError(
                     f"decode: expected codes of codebooks {_short(sizes)}; got "
                     f"{_short(codes.codebook_sizes)}, made by '{codes.model}'. "
@@ -331,6 +351,8 @@ class Tokenizer(nn.Module):
                     stacklevel=3,
                 )
             indices, shape = codes.indices, codes.shape
+            if codes.codebook_sizes != sizes:
+                indices = self.quantizer.complete(indices)
         else:
             check_shape(codes, "B *grid K", "decode", "Pass Codes, or int64 indices as a tensor.")
             indices = codes
@@ -342,7 +364,7 @@ class Tokenizer(nn.Module):
                 f"{axes} grid axes; got {tuple(indices.shape)}."
             )
         check_indices(indices, sizes, "decode")
-        expected = self.quantizer.index_grid(self.encoder.grid(shape))
+        expected = self.quantizer.index_grid(self._grid_of(codes, shape))
         if isinstance(self.decoder, TokenDecoder) and indices.shape[1] in self.decoder.counts:
             expected = tuple(indices.shape[1:-1])
         if expected != tuple(indices.shape[1:-1]):
@@ -351,6 +373,18 @@ class Tokenizer(nn.Module):
                 f"got {tuple(indices.shape[1:-1])}. Codes keep the shape that was encoded."
             )
         return indices.to(self._device), shape
+
+    def _grid_of(self, codes: Codes | Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the grid of latents; bare indices have theirs, however signals are framed."""
+        if isinstance(codes, Codes) or self.encoder.size:
+            return self.encoder.grid(shape)
+        return self.quantizer.latent_grid(tuple(codes.shape[1:-1]))
+
+    def _leads(self, sizes: tuple[int, ...]) -> bool:
+        """Whether codes of codebooks of these sizes decode: all, or the first ones of a stack."""
+        ours = self.quantizer.codebook_sizes
+        stack = isinstance(self.quantizer, Residual) and len(sizes) > 0
+        return sizes == ours or (stack and sizes == ours[: len(sizes)])
 
     def _shape_of(self, index_grid: tuple[int, ...]) -> tuple[int, ...]:
         """Return the samples per axis of the signal whose indices fill ``index_grid``."""

@@ -14,6 +14,7 @@ INSIDE = {  # where the tensors are, in this order of preference
     "ema": ("ema_state_dict", "ema", "model_ema", "state_dict", "model", "generator"),
     "raw": ("state_dict", "model", "generator", "ema_state_dict", "ema", "model_ema"),
 }
+PARTED = ("CodecEnc", "generator")  # networks that a file holds side by side, with these prefixes
 PREFIXES = ("module.", "_orig_mod.", "module.")  # of DistributedDataParallel, compile, averaging
 TRAINING = ("loss.", "perceptual_loss.", "inception_model.", "lpips.")  # not of the tokenizer
 
@@ -32,10 +33,10 @@ def unwrap(file: Mapping[str, Any], weights: str, where: str) -> dict[str, Tenso
     """
     if weights not in WEIGHTS:
         raise ConfigError(f"{where}: expected weights of 'ema' or 'raw'; got {weights!r}.")
-    inner: Mapping[str, Any] = file
+    inner: Mapping[str, Any] = _joined(file)
     for key in INSIDE[weights]:
-        if isinstance(file.get(key), Mapping):
-            inner = file[key]
+        if isinstance(inner.get(key), Mapping):
+            inner = inner[key]
             break
     state = {k: v for k, v in inner.items() if isinstance(v, Tensor)}
     if not state:
@@ -47,6 +48,23 @@ def unwrap(file: Mapping[str, Any], weights: str, where: str) -> dict[str, Tenso
     state = _without_prefixes(state)
     state = {k: v for k, v in state.items() if not k.startswith(TRAINING)}
     return _averaged(state, weights == "ema", where)
+
+
+def _joined(file: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the tensors of networks that lie side by side as one state dict."""
+    if not all(isinstance(file.get(part), Mapping) for part in PARTED):
+        return file
+    return {f"{part}.{key}": value for part in PARTED for key, value in file[part].items()}
+
+
+def enclosed_values(file: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the constructor values that a file keeps beside its tensors; nothing if it has none.
+
+    They are under ``metadata``, ``kwargs``.
+    """
+    beside = file.get("metadata")
+    kept = beside.get("kwargs") if isinstance(beside, Mapping) else None
+    return dict(kept) if isinstance(kept, Mapping) else {}
 
 
 def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
