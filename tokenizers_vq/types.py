@@ -83,12 +83,17 @@ class Codes:
         shape: samples per axis of the original signal, for the exact crop.
         codebook_sizes: the K codebook sizes.
         model: ``name@hash`` of the tokenizer that made the codes.
+        scale: ``(B, segments)`` float32, by what decoded segments are multiplied; None for 1.
+        lengths: samples of each item, for a batch of several lengths; None where all have
+            ``shape``. Indices behind the end of an item are -1.
     """
 
     indices: Tensor
     shape: tuple[int, ...]
     codebook_sizes: tuple[int, ...]
     model: str = ""
+    scale: Tensor | None = None
+    lengths: tuple[int, ...] | None = None
 
     @property
     def tokens(self) -> Tensor:

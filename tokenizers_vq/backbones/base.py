@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tokenizers_vq.errors import ConfigError, ShapeError, check_shape
 from tokenizers_vq.functional.framing import grid_shape, pad_to_stride, padded_shape
+from tokenizers_vq.functional.segments import Segments
 from tokenizers_vq.types import SignalSpec
 
 # Names of the sample axes in error messages.
@@ -74,7 +75,12 @@ class Encoder(Backbone):
 
     S must be whole positions; ``functional.framing.pad_to_stride`` makes it so. Samples are in
     ``signal.value_range``; an encoder that works in another range converts inside.
+
+    Attributes:
+        segments: how longer signals are cut for it, and their loudness; None for neither.
     """
+
+    segments: Segments | None = None
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -87,13 +93,16 @@ class Encoder(Backbone):
     def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Return the shape of the latent grid of a signal with ``shape`` samples per axis.
 
-        It is ``ceil(samples / stride)`` per axis.
+        It is ``ceil(samples / stride)`` per axis; of segments, what they have together.
 
         Raises:
             ShapeError: the encoder takes one size, and this is another.
         """
         self.check_size(shape)
-        return grid_shape(shape, self.stride)
+        if self.segments is None or any(size < 1 for size in shape):
+            return grid_shape(shape, self.stride)
+        spans = self.segments.spans(shape[0])
+        return (sum(-(-(end - start) // self.stride[0]) for start, end in spans),)
 
     def frame(self, x: Tensor) -> Tensor:
         """Return ``x (B, C, *S)`` padded to what ``forward`` takes; the decoded signal is cropped.

@@ -17,6 +17,7 @@ from tokenizers_vq.backbones.conv1d import LSTM, Conv1d, ConvTranspose1d, Norm, 
 from tokenizers_vq.backbones.snake import Snake
 from tokenizers_vq.backbones.streaming import Chain, Residual, State
 from tokenizers_vq.errors import ConfigError, unknown_option
+from tokenizers_vq.functional.segments import Segments
 from tokenizers_vq.types import SignalSpec
 
 
@@ -64,6 +65,7 @@ class SEANetEncoder(Encoder):
         width: channels behind the first convolution; every level doubles them.
         ratios: strides in the order of the decoder, the coarsest first, as they are published.
         conventions: fields of ``Conventions`` that differ from the defaults.
+        segments: fields of ``Segments``, how signals are cut and scaled; None for neither.
 
     Shapes:
         x (B, C, T) of any length -> z (B, ceil(T / prod(ratios)), D)
@@ -90,8 +92,10 @@ class SEANetEncoder(Encoder):
         width: int = 32,
         ratios: Sequence[int] = (8, 5, 4, 2),
         conventions: Mapping[str, Any] | None = None,
+        segments: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(dim, (math.prod(ratios),), signal)
+        self.segments = None if segments is None else Segments(**segments)
         ways = conventions_of(conventions)
         layers: list[nn.Module] = [_conv(signal.channels, width, ways.kernel, ways)]
         for ratio in reversed(ratios):

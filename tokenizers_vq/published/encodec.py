@@ -44,7 +44,32 @@ def configure(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[st
     ways["pad"] = PADS[given.get("pad", "reflect" if ways["shortcut"] else "constant")]
     rate = 48000 if stereo else RATES.get(math.prod(network["part"]["ratios"]), 24000)
     rate = int(given.get("sample_rate", rate))
-    return tokenizer_config(network, residual_codebooks(state, given, WHERE), rate)
+    config_of = tokenizer_config(network, residual_codebooks(state, given, WHERE), rate)
+    config_of["encoder"] = {**network["part"], **segments(state, given, rate, stereo)}
+    return config_of
+
+
+def segments(
+    state: Mapping[str, Tensor], given: Mapping[str, Any], rate: int, stereo: bool
+) -> dict[str, Any]:
+    """Return the option ``segments`` of the encoder, where signals are cut or scaled.
+
+    Args:
+        state: upstream tensors; transformers leaves out a last segment that lies in an overlap.
+        given: constructor values by our names.
+        rate: samples per second.
+        stereo: whether it is a network as that of 48 kHz, whose values are the defaults.
+    """
+    seconds = given.get("seconds", 1.0 if stereo and "loudness" not in given else None)
+    loudness = bool(given.get("loudness", stereo))
+    if seconds is None and not loudness:
+        return {}
+    length = None if seconds is None else int(seconds * rate)
+    kept = max(1, int((1.0 - given.get("overlap", 0.01)) * length)) if length else 0
+    found = {"loudness": loudness, "tail": "encoder.layers.0.conv.bias" not in state}
+    return {
+        "segments": {**found, **({"length": length, "overlap": length - kept} if length else {})}
+    }
 
 
 def check(state: Mapping[str, Tensor]) -> str | None:

@@ -20,7 +20,14 @@ from tokenizers_vq.errors import ConfigError, unknown_name
 from tokenizers_vq.functional.straight_through import rotate_to
 from tokenizers_vq.ops import residual_codes
 from tokenizers_vq.quantizers.base import Quantizer
-from tokenizers_vq.quantizers.flat import Flat, Tokens, check_share, linear, mean_terms
+from tokenizers_vq.quantizers.flat import (
+    Flat,
+    Tokens,
+    check_share,
+    float32_island,
+    linear,
+    mean_terms,
+)
 from tokenizers_vq.quantizers.perturbed import refuse_perturbed
 from tokenizers_vq.quantizers.rows import Choose, RowQuantizer, row_parts
 from tokenizers_vq.quantizers.stages import (
@@ -174,6 +181,23 @@ class Residual(RowQuantizer):
             return residual_codes(u, tables)
         depth = torch.full_like(u[:, 0], len(self._columns), dtype=torch.int64)
         return self._greedy(u, depth) if self.beam == 1 else self._search(u, depth)
+
+    def encode_leading(self, z: Tensor, count: int) -> Tensor:
+        """Return the first ``count`` columns of ``encode(z)``: ``(B, *grid, count)``.
+
+        Where each stage is a plain table, the ones after them are not searched.
+
+        Raises:
+            ShapeError: ``z`` has another shape or dtype.
+        """
+        tables = plain_tables([stage for stage, _ in self._parts()])
+        if not tables or not self._sums_plainly():
+            return self.encode(z)[..., :count]
+        self._check(z, None)
+        with float32_island(z.device):
+            rows, _, place = self._rows(z, None)
+            u = self._bounded(linear(self.project_in, rows))
+            return place(residual_codes(u, tables[:count]), -1)
 
     def code_vectors(self, indices: Tensor) -> Tensor:
         """Return the sums ``(N, d)`` of the codes of ``indices (N, K)``; -1 adds nothing."""
