@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -249,6 +250,19 @@ def test_missing_tokens_come_back_under_a_prior(make_prior):
     assert_same(from_bytes(to_bytes(codes, prior), prior), codes)
 
 
+@pytest.mark.parametrize("lengths", [None, (5, 64, 1)])
+@pytest.mark.parametrize("segments", [None, 1, 4])
+def test_lengths_and_scales_come_back(lengths, segments):
+    codes = made((3, 4), (15, 3), (64,), "a@b")
+    scale = None if segments is None else torch.rand(3, segments)
+    codes = replace(codes, scale=scale, lengths=lengths)
+    found = from_bytes(to_bytes(codes))
+    assert_same(found, codes)
+    assert found.lengths == lengths
+    assert (found.scale is None) == (scale is None)
+    assert scale is None or torch.equal(found.scale, scale)
+
+
 def sealed(*parts):
     body = b"tok\1" + b"".join(parts)
     return body + zlib.crc32(body).to_bytes(4, "little")
@@ -257,7 +271,9 @@ def sealed(*parts):
 @pytest.mark.parametrize(
     ("data", "what"),
     [
-        (sealed(b"\x20\x00"), "flags 32"),
+        (sealed(b"\x80\x00"), "flags 128"),
+        (sealed(b"\x20\x11\x01\x05\x01\x0f\x01\x06"), "lengths outside a signal of (5,)"),
+        (sealed(b"\x40\x00\x01\x0f\x01\x00"), "scales of no segments"),
         (sealed(b"\x10\x01\x05\x01\x0f\x01\x02\x03\x03"), "gaps in 6 positions of 5"),
         (sealed(b"\x01\x00"), "flags 1"),
         (sealed(b"\x00\x01"), "one that ends early"),

@@ -16,11 +16,13 @@ from tokenizers_vq.bitstream.header import (
     CHECKSUM,
     ENTROPY,
     GAPS,
+    LENGTHS,
     MAX_CODEBOOKS,
     MAX_INDICES,
     MAX_SAMPLES,
     MODEL,
     PRIOR,
+    SCALES,
     VERSION,
     Header,
     malformed,
@@ -38,7 +40,8 @@ def to_bytes(codes: Codes, prior: object = None) -> bytes:
     """Return the ``.tok`` file of ``codes``.
 
     Args:
-        codes: indices ``(B, *grid, K)`` of one item or a batch; -1 where there is no token.
+        codes: indices ``(B, *grid, K)`` of one item or a batch, with their scales and lengths where
+            they have any; -1 where there is no token.
         prior: a ``CountPrior`` for entropy coding; without one the length is fixed, log2 of each
             codebook size per index. A file never gets longer by a prior than fixed length would be.
 
@@ -58,6 +61,8 @@ def to_bytes(codes: Codes, prior: object = None) -> bytes:
         flags |= BATCH
     if codes.model != (known.model if known else ""):
         flags |= MODEL
+    scales = b"" if codes.scale is None else codes.scale.cpu().numpy().astype("<f4").tobytes()
+    flags |= (LENGTHS if codes.lengths is not None else 0) | (SCALES if scales else 0)
     header = write_header(
         Header(
             flags,
@@ -68,6 +73,8 @@ def to_bytes(codes: Codes, prior: object = None) -> bytes:
             () if known else codes.codebook_sizes,
             codes.model,
             gaps,
+            codes.lengths or (),
+            scales,
         )
     )
     return header + payload + zlib.crc32(header + payload).to_bytes(CHECKSUM, "little")
@@ -109,7 +116,13 @@ def from_bytes(data: bytes, prior: object = None) -> Codes:
         indices[present] = bitpack.unpack(payload, count, sizes).reshape(-1, len(sizes))
         indices = indices.reshape(shape)
     model = header.model if header.flags & MODEL or not known else known.model
-    return Codes(torch.from_numpy(np.ascontiguousarray(indices)), header.shape, sizes, model)
+    scale = None
+    if header.flags & SCALES:
+        numbers = np.frombuffer(header.scales, "<f4").astype(np.float32)
+        scale = torch.from_numpy(numbers.reshape(header.batch, -1))
+    lengths = header.lengths if header.flags & LENGTHS else None
+    indices = np.ascontiguousarray(indices)
+    return Codes(torch.from_numpy(indices), header.shape, sizes, model, scale, lengths)
 
 
 def write_tok(path: str | Path, codes: Codes, prior: object = None) -> int:

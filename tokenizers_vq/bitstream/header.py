@@ -5,7 +5,8 @@ on all bytes but the last::
 
     3 bytes   "tok"
     1 byte    version, 1
-    1 byte    flags: 1 entropy coded (else fixed length), 2 batch, 4 model name, 8 prior, 16 gaps
+    1 byte    flags: 1 entropy coded (else fixed length), 2 batch, 4 model name, 8 prior, 16 gaps,
+              32 lengths, 64 scales
     1 byte    rank of the grid + 16 * rank of the signal's shape
     4 bytes   the first bytes of the prior's sha256            if flag 8
     varint    number of items B                                if flag 2, else B is 1
@@ -14,6 +15,9 @@ on all bytes but the last::
     varint n, then n bytes of UTF-8: the model's name          if flag 4, else as the prior's
     varint n, then n run lengths of positions (B, *grid) with and without a token in turn, the
               first with one                                   if flag 16, else all have one
+    varints   the samples of each of the B items               if flag 32, else the signal's shape
+    varint n, then B * n float32, little-endian, the scale of each of n segments of each item
+                                                               if flag 64, else all are 1
     payload   flag 1: the stream of ``range_coder`` under the prior, with 0 at missing tokens; else
               the blocks of ``bitpack``, without them;
               symbols in the order of the indices (B, *grid, K), last axis fastest
@@ -36,7 +40,7 @@ from itertools import groupby
 from tokenizers_vq.errors import BitstreamError
 
 MAGIC, VERSION = b"tok", 1
-ENTROPY, BATCH, MODEL, PRIOR, GAPS = 1, 2, 4, 8, 16
+ENTROPY, BATCH, MODEL, PRIOR, GAPS, LENGTHS, SCALES = 1, 2, 4, 8, 16, 32, 64
 MAX_INDICES = 1 << 24  # of one file
 FREE_INDICES = 1 << 18  # more must be paid for by bytes of the payload
 MAX_SAMPLES = 1 << 40  # per axis of the signal
@@ -49,7 +53,8 @@ _SHORTEST = len(MAGIC) + 3 + CHECKSUM
 class Header:
     """What stands before the payload; ``codebook_sizes`` is empty when a prior implies them.
 
-    ``gaps`` are the lengths of runs with and without tokens; ``end`` is where the payload starts.
+    ``gaps`` are the lengths of runs with and without tokens; ``lengths`` the samples of each item;
+    ``scales`` the bytes of the float32 of all items; ``end`` is where the payload starts.
     """
 
     flags: int
@@ -60,6 +65,8 @@ class Header:
     codebook_sizes: tuple[int, ...]
     model: str
     gaps: tuple[int, ...] = ()
+    lengths: tuple[int, ...] = ()
+    scales: bytes = b""
     end: int = 0
 
 
@@ -76,7 +83,10 @@ def write_header(header: Header) -> bytes:
     if header.flags & MODEL:
         numbers.append(len(model))
     gaps = [len(header.gaps), *header.gaps] if header.flags & GAPS else []
-    return b"".join([*parts, *map(_varint, numbers), model, *map(_varint, gaps)])
+    later = [*gaps, *header.lengths]
+    if header.flags & SCALES:
+        later.append(len(header.scales) // (4 * max(header.batch, 1)))
+    return b"".join([*parts, *map(_varint, numbers), model, *map(_varint, later), header.scales])
 
 
 def read_header(data: bytes) -> Header:
@@ -90,7 +100,7 @@ def read_header(data: bytes) -> Header:
     """
     _check_integrity(data)
     flags, ranks = data[4], data[5]
-    if flags > 31 or flags & (ENTROPY | PRIOR) == ENTROPY:
+    if flags > 127 or flags & (ENTROPY | PRIOR) == ENTROPY:
         raise malformed(f"flags {flags}")
     reader = _Reader(data[:-CHECKSUM], len(MAGIC) + 3)
     prior = reader.take(4) if flags & PRIOR else b""
@@ -108,7 +118,13 @@ def read_header(data: bytes) -> Header:
     gaps = tuple(reader.varint() for _ in range(reader.varint())) if flags & GAPS else ()
     if flags & GAPS and sum(gaps) != math.prod((batch, *grid)):
         raise malformed(f"gaps in {sum(gaps)} positions of {math.prod((batch, *grid))}")
-    return Header(flags, prior, batch, grid, shape, sizes, model, gaps, reader.at)
+    lengths = tuple(reader.varint() for _ in range(batch)) if flags & LENGTHS else ()
+    if flags & LENGTHS and not (len(shape) == 1 and all(0 < n <= shape[0] for n in lengths)):
+        raise malformed(f"lengths outside a signal of {shape}")
+    scales = reader.take(4 * batch * reader.varint()) if flags & SCALES else b""
+    if flags & SCALES and not scales:
+        raise malformed("scales of no segments")
+    return Header(flags, prior, batch, grid, shape, sizes, model, gaps, lengths, scales, reader.at)
 
 
 def _check_integrity(data: bytes) -> None:
