@@ -40,10 +40,12 @@ QUANTIZERS = {
     "shared_index": "tokenizers_vq.quantizers.shared_index:SharedIndex",
     "rotated": "tokenizers_vq.quantizers.rotated:Rotated",
     "simvq": "tokenizers_vq.quantizers.simvq:SimVQ",
+    "temporal_scales": "tokenizers_vq.quantizers.temporal_scales:TemporalScales",
     "token_bridge": "tokenizers_vq.quantizers.token_bridge:TokenBridge",
     "vq": "tokenizers_vq.quantizers.vq:VectorQuantizer",
 }
 ENCODERS = {
+    "absent": "tokenizers_vq.backbones.absent:AbsentEncoder",
     "alit": "tokenizers_vq.backbones.alit:ALITEncoder",
     "cnn2d": "tokenizers_vq.backbones.cnn2d:CNN2dEncoder",
     "dac": "tokenizers_vq.backbones.dac:DACEncoder",

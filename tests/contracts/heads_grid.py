@@ -33,6 +33,14 @@ CASES = {
         (9,),
         identity=True,
     ),
+    "temporal_scales": bound(
+        {"name": "temporal_scales", "strides": [4, 2, 1],
+         "inner": each(3, {"name": "factorized", "codebook_size": 16, "code_dim": 3})},
+        (8,), identity=True, graph=True,
+    ),
+    "temporal_scales_ragged": bound(
+        {"name": "temporal_scales", "strides": [4, 2, 1], "inner": EMA}, (7,), identity=True
+    ),
     "ms_lfq": bound(multi_scale({"name": "lfq", "bits": D}, scale_factor=0.7), identity=True),
     "ms_group_bsq": bound(
         multi_scale({"name": "grouped", "groups": each(2, {"name": "bsq", "bits": 4})}, code_dim=8)

@@ -39,7 +39,9 @@ OUTER = {
 STACKS = ("residual", "mcrvq", "multi_scale")
 # noise in training that scales would not see
 NOISY = ("binary_mapper", "dithered_fsq", "fsp", "gumbel")
-WITHOUT_NEIGHBOURS = {"qinco", "mcquic", "per_position", "random_projection", "multi_scale"}
+WITHOUT_NEIGHBOURS = {
+    "qinco", "mcquic", "per_position", "random_projection", "multi_scale", "temporal_scales",
+}  # fmt: skip
 INNER = {case.config["name"]: case.config for case in reversed(CASES.values())}  # the first of each
 
 
