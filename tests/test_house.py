@@ -116,7 +116,8 @@ def test_a_registry_name_is_its_file_and_its_test(kind):
 
 
 def test_encoders_and_decoders_come_in_pairs():
-    assert registry.names("encoder") == registry.names("decoder")
+    alone = set(registry.names("encoder")) ^ set(registry.names("decoder"))
+    assert alone == {"absent", "vocos"}  # no network; a decoder behind encoders of other names
 
 
 @pytest.mark.parametrize("name", config_names("quantizer"))

@@ -12,13 +12,15 @@ from typing import Any
 
 from torch import Tensor
 
-from tokenizers_vq.published.keys import Rule, State, drop, keep, sizes
+from tokenizers_vq.published.keys import Rule, State, drop, sizes
 from tokenizers_vq.published.seanet_keys import network_of
 from tokenizers_vq.published.seanet_keys import prepare as without_weight_norm
 from tokenizers_vq.published.wrappers import agree
 
 INSIDE = "feature_extractor.encodec."
-SECTIONS = ("feature_extractor", "backbone", "head")  # of training configs
+MELS = "feature_extractor.mel_spec."
+SECTIONS = ("feature_extractor", "backbone", "head", "ddconfig", "quantconfig")
+DEAD = "a second decoder, which the published code never runs"
 TRAINER = r"(multiperioddisc|multiresddisc|dac|melspec_loss|discriminator)\..*"
 BLOCK = r"backbone\.convnext\.(\d+)\."
 FRONT = r"backbone\.pos_net\.(\d+)\."
@@ -36,7 +38,7 @@ def values_of(config: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if key in SECTIONS and isinstance(value, Mapping):
-            flat |= dict(value.get("init_args", value))
+            flat |= dict(value.get("init_args") or value.get("params") or value)
         elif not isinstance(value, Mapping):
             flat[key] = value
     return flat

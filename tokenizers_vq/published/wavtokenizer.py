@@ -20,6 +20,7 @@ from tokenizers_vq.published.importing import Family
 from tokenizers_vq.published.keys import Rule, drop
 from tokenizers_vq.published.seanet_keys import codebook_rules, network_rules, residual_codebooks
 from tokenizers_vq.published.vocos_keys import (
+    DEAD,
     decoder_of,
     decoder_rules,
     encoder_of,
@@ -29,7 +30,6 @@ from tokenizers_vq.published.vocos_keys import (
 )
 
 WHERE = "from_published('wavtokenizer')"
-DEAD = "a second decoder, which the published code never runs"
 
 
 def configure(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
