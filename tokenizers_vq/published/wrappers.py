@@ -11,8 +11,8 @@ from tokenizers_vq.errors import CheckpointError, ConfigError
 
 WEIGHTS = ("ema", "raw")
 INSIDE = {  # where the tensors are, in this order of preference
-    "ema": ("ema_state_dict", "ema", "model_ema", "state_dict", "model", "generator"),
-    "raw": ("state_dict", "model", "generator", "ema_state_dict", "ema", "model_ema"),
+    "ema": ("ema_state_dict", "ema", "model_ema", "state_dict", "best_state", "model", "generator"),
+    "raw": ("state_dict", "best_state", "model", "generator", "ema_state_dict", "ema", "model_ema"),
 }
 PARTED = ("CodecEnc", "generator")  # networks that a file holds side by side, with these prefixes
 PREFIXES = ("module.", "_orig_mod.", "module.")  # of DistributedDataParallel, compile, averaging
