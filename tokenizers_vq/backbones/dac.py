@@ -178,9 +178,7 @@ class DACDecoder(Decoder):
             half = width // 2
             up = up_conv(width, half, ratio, whole=ways.whole, norm=norm)
             noise = [Noise(half, norm)] if ways.noise else []
-            layers.append(
-                Stage(activate(width, ways.activation), up, *noise, *_units(half, ways))
-            )
+            layers.append(Stage(activate(width, ways.activation), up, *noise, *_units(half, ways)))
             width = half
         layers += [
             activate(width, ways.activation),

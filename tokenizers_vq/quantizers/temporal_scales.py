@@ -8,6 +8,7 @@ Reference:
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -201,7 +202,7 @@ def _checked(strides: Sequence[int]) -> list[int]:
     """
     given = list(strides)
     whole = bool(given) and all(isinstance(s, int) and s > 0 for s in given)
-    if not whole or any(a % b for a, b in zip(given, given[1:], strict=False)):
+    if not whole or any(a % b for a, b in pairwise(given)):
         raise ConfigError(
             f"TemporalScales: expected strides of which each divides the one before; got {given}. "
             "List them from slow to fast, e.g. [4, 2, 1]."
