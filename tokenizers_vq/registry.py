@@ -40,6 +40,7 @@ QUANTIZERS = {
     "shared_index": "tokenizers_vq.quantizers.shared_index:SharedIndex",
     "rotated": "tokenizers_vq.quantizers.rotated:Rotated",
     "simvq": "tokenizers_vq.quantizers.simvq:SimVQ",
+    "split_residual": "tokenizers_vq.quantizers.split_residual:SplitResidual",
     "temporal_scales": "tokenizers_vq.quantizers.temporal_scales:TemporalScales",
     "token_bridge": "tokenizers_vq.quantizers.token_bridge:TokenBridge",
     "vq": "tokenizers_vq.quantizers.vq:VectorQuantizer",
@@ -52,6 +53,7 @@ ENCODERS = {
     "flextok": "tokenizers_vq.backbones.flextok:FlexTokEncoder",
     "fqgan": "tokenizers_vq.backbones.fqgan:FQGANEncoder",
     "karl": "tokenizers_vq.backbones.karl:KARLEncoder",
+    "mimi": "tokenizers_vq.backbones.mimi:MimiEncoder",
     "seanet": "tokenizers_vq.backbones.seanet:SEANetEncoder",
     "titok": "tokenizers_vq.backbones.titok:TiTokEncoder",
     "vit2d": "tokenizers_vq.backbones.vit2d:ViT2dEncoder",
@@ -63,6 +65,7 @@ DECODERS = {
     "flextok": "tokenizers_vq.backbones.flextok:FlexTokDecoder",
     "fqgan": "tokenizers_vq.backbones.fqgan:FQGANDecoder",
     "karl": "tokenizers_vq.backbones.karl:KARLDecoder",
+    "mimi": "tokenizers_vq.backbones.mimi:MimiDecoder",
     "seanet": "tokenizers_vq.backbones.seanet:SEANetDecoder",
     "titok": "tokenizers_vq.backbones.titok:TiTokDecoder",
     "vit2d": "tokenizers_vq.backbones.vit2d:ViT2dDecoder",
@@ -75,9 +78,16 @@ METRICS = {
     "similarity": "tokenizers_vq.metrics.similarity:Similarity",
 }
 DISCRIMINATORS = {
+    "banded_mrd": "tokenizers_vq.discriminators.banded_mrd:BandedMRD",
     "blur_patchgan": "tokenizers_vq.discriminators.blur_patchgan:BlurPatchGAN",
     "dino": "tokenizers_vq.discriminators.dino:Dino",
+    "ensemble": "tokenizers_vq.discriminators.ensemble:Ensemble",
+    "mpd": "tokenizers_vq.discriminators.mpd:MPD",
+    "mrd": "tokenizers_vq.discriminators.mrd:MRD",
+    "ms_stft": "tokenizers_vq.discriminators.ms_stft:MSSTFT",
+    "msd": "tokenizers_vq.discriminators.msd:MSD",
     "patchgan": "tokenizers_vq.discriminators.patchgan:PatchGAN",
+    "spectrogram": "tokenizers_vq.discriminators.spectrogram:Spectrogram",
     "stylegan2": "tokenizers_vq.discriminators.stylegan2:StyleGAN2",
 }
 # what a training step runs in place of the plain forward of the tokenizer; never published

@@ -21,6 +21,7 @@ from tokenizers_vq.functional.index_map import IndexMaps
 from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.multi_scale import MultiScale
 from tokenizers_vq.quantizers.residual import Residual
+from tokenizers_vq.quantizers.split_residual import SplitResidual
 from tokenizers_vq.registry import build
 from tokenizers_vq.types import Codes, Reconstruction, SignalSpec
 
@@ -383,7 +384,7 @@ class Tokenizer(nn.Module):
     def _leads(self, sizes: tuple[int, ...]) -> bool:
         """Whether codes of codebooks of these sizes decode: all, or the first ones of a stack."""
         ours = self.quantizer.codebook_sizes
-        stack = isinstance(self.quantizer, Residual) and len(sizes) > 0
+        stack = isinstance(self.quantizer, Residual | SplitResidual) and len(sizes) > 0
         return sizes == ours or (stack and sizes == ours[: len(sizes)])
 
     def _shape_of(self, index_grid: tuple[int, ...]) -> tuple[int, ...]:

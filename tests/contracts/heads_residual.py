@@ -14,6 +14,14 @@ def residual(count, of, **options):
 
 
 CASES = {
+    "split_residual": Case(
+        {
+            "name": "split_residual",
+            "code_dim": 8,
+            "groups": [EMA, residual(2, EMA)],
+        },
+        graph=True,
+    ),
     "rq_vae": Case({"name": "residual", "stages": [EMA], "repeat": 3}, identity=True),
     "rvq_beam": Case(residual(2, VQ, **BEAM), identity=True, graph=True),
     "rq_vae_beam": Case({"name": "residual", "stages": [EMA], "repeat": 2, **BEAM}, identity=True),

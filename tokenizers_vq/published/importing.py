@@ -37,6 +37,7 @@ FAMILIES = {
     "llamagen": "tokenizers_vq.published.llamagen",
     "maskbit": "tokenizers_vq.published.maskbit",
     "maskgit_vqgan": "tokenizers_vq.published.maskgit_vqgan",
+    "mimi": "tokenizers_vq.published.mimi",
     "one_d_piece": "tokenizers_vq.published.one_d_piece",
     "open_magvit2": "tokenizers_vq.published.open_magvit2",
     "simvq": "tokenizers_vq.published.simvq",

@@ -103,7 +103,8 @@ def linear(layer: nn.Linear | None, x: Tensor) -> Tensor:
     """Apply a layer in float32, whatever dtype its weights have."""
     if layer is None:
         return x
-    return F.linear(x, layer.weight.float(), layer.bias.float())
+    bias = None if layer.bias is None else layer.bias.float()
+    return F.linear(x, layer.weight.float(), bias)
 
 
 def code_width(where: str, dim: int | None, code_dim: int | None) -> int:
