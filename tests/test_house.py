@@ -21,14 +21,15 @@ LEVELS = {
     "functional": 1, "ops": 1, "bitstream": 1,
     "quantizers": 2, "backbones": 2, "discriminators": 2, "losses": 2, "metrics": 2, "data": 2,
     "registry": 3, "configs": 3, "tokenizer": 3, "allocation": 3, "stream": 3,
+    "clips": 3,
     "hub": 4, "evaluation": 4, "codecs": 4, "protocol": 4, "results": 4, "viz": 4, "training": 4,
     "matrix": 4, "demo": 4, "report": 4, "baselines": 4, "evaluation_run": 4, "page": 4,
-    "doctor": 4, "tiling": 4, "posttraining": 4, "published": 4,
+    "doctor": 4, "tiling": 4, "chunking": 4, "posttraining": 4, "published": 4,
     "cli": 5, "__init__": 5,
 }  # fmt: skip
 SIDEWAYS = {  # imports between rooms of one level, each for a reason
     ("registry", "configs"), ("tokenizer", "registry"), ("tokenizer", "allocation"),
-    ("tokenizer", "stream"),
+    ("tokenizer", "stream"), ("tokenizer", "clips"), ("clips", "allocation"),
     ("ops", "functional"), ("functional", "ops"), ("weights", "errors"),
 }  # fmt: skip
 CONTINUOUS = {"gaussian"}  # heads without codes

@@ -136,6 +136,20 @@ class Stream:
         )  # fmt: skip
         return x_hat.clamp(*tokenizer.signal.value_range)
 
+    @property
+    def latency(self) -> int:
+        """Samples that must arrive before the first sample comes out, in whole positions.
+
+        It is the delay of a stream's beginning, which networks that reflect the signal at its
+        start wait for; what follows comes one position after its samples.
+        """
+        trial = Stream(self.tokenizer)
+        weight = next(self.tokenizer.decoder.parameters())
+        x = weight.new_zeros(1, self.tokenizer.signal.channels, self.tokenizer.stride[0])
+        while not trial.decode(trial.encode(x)).shape[-1]:
+            pass
+        return trial.state.samples
+
     @torch.no_grad()
     def _try(self) -> None:
         """Run both networks on nothing, so that one that sees the future is refused at once."""

@@ -1,0 +1,24 @@
+"""Parameters of the published audio networks, those of weight normalisation included."""
+
+import pytest
+import torch
+
+from tokenizers_vq.configs import read_config
+from tokenizers_vq.registry import build
+from tokenizers_vq.types import SignalSpec
+
+COUNTS = {  # encoder, decoder
+    "seanet_encodec_24k": (7_425_792, 7_426_018),  # 14.85 M
+    "seanet_encodec_48k": (7_428_336, 7_427_958),  # 14.86 M
+    "seanet_encodec_32k": (28_441_984, 28_442_690),  # 56.88 M
+    "seanet_speechtokenizer": (67_705_856, 35_182_530),  # 103.68 M with 787 200 of distillation
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_networks_have_their_published_size(name):
+    config = read_config("backbone", name)
+    shared = {"dim": config["dim"], "signal": SignalSpec(**config["signal"])}
+    with torch.device("meta"):
+        parts = [build(side, config[side], **shared) for side in ("encoder", "decoder")]
+    assert tuple(sum(p.numel() for p in part.parameters()) for part in parts) == COUNTS[name]
