@@ -55,6 +55,7 @@ ENCODERS = {
     "karl": "tokenizers_vq.backbones.karl:KARLEncoder",
     "mimi": "tokenizers_vq.backbones.mimi:MimiEncoder",
     "seanet": "tokenizers_vq.backbones.seanet:SEANetEncoder",
+    "taae": "tokenizers_vq.backbones.taae:TAAEEncoder",
     "titok": "tokenizers_vq.backbones.titok:TiTokEncoder",
     "vit2d": "tokenizers_vq.backbones.vit2d:ViT2dEncoder",
 }
@@ -67,6 +68,7 @@ DECODERS = {
     "karl": "tokenizers_vq.backbones.karl:KARLDecoder",
     "mimi": "tokenizers_vq.backbones.mimi:MimiDecoder",
     "seanet": "tokenizers_vq.backbones.seanet:SEANetDecoder",
+    "taae": "tokenizers_vq.backbones.taae:TAAEDecoder",
     "titok": "tokenizers_vq.backbones.titok:TiTokDecoder",
     "vit2d": "tokenizers_vq.backbones.vit2d:ViT2dDecoder",
     "vocos": "tokenizers_vq.backbones.vocos:VocosDecoder",

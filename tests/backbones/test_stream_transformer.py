@@ -87,11 +87,11 @@ def test_what_sees_the_future_does_not_stream():
 
 
 def test_mistakes_in_the_options():
-    with pytest.raises(ConfigError, match="^transformer past: expected a number of 0 or more; got"):
+    with pytest.raises(ConfigError, match=r"^transformer past: expected a number of 0 or more"):
         ways_of({"past": -1})
-    with pytest.raises(ConfigError, match="unknown option 'window'"):
+    with pytest.raises(ConfigError, match=r"^backbone 'transformer' has no option 'window'"):
         ways_of({"window": 3})
-    with pytest.raises(ConfigError, match="^WindowAttention: expected heads that divide the width"):
+    with pytest.raises(ConfigError, match=r"^WindowAttention: expected heads that divide"):
         StreamTransformer(8, ways_of({**WAYS, "heads": 3}))
-    with pytest.raises(ConfigError, match="^WindowAttention: expected rotary channels in pairs"):
+    with pytest.raises(ConfigError, match=r"^WindowAttention: expected rotary channels in pairs"):
         StreamTransformer(8, ways_of({**WAYS, "rotary": 3}))

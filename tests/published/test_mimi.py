@@ -94,10 +94,10 @@ def converted(state):
             found[name] = value
             continue
         for part, rows in zip("qkv", value.chunk(3), strict=True):
-            if part != "v":
-                rows = rows.view(HEADS, WIDTH // HEADS // 2, 2, WIDTH).transpose(1, 2)
-            name = key.replace("transformer.transformer", "transformer")
-            found[name.replace("in_projs.0", f"{part}_proj")] = rows.reshape(WIDTH, WIDTH)
+            pairs = rows.view(HEADS, WIDTH // HEADS // 2, 2, WIDTH).transpose(1, 2)
+            own = key.replace("transformer.transformer", "transformer")
+            own = own.replace("in_projs.0", f"{part}_proj")
+            found[own] = rows if part == "v" else pairs.reshape(WIDTH, WIDTH)
     return found
 
 

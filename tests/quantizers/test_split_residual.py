@@ -20,11 +20,13 @@ def test_parts_see_the_whole_latent_and_add_up():
     q, z = head(), torch.randn(2, 5, 6)
     maps_in, maps_out = q.project_in.weight.split(4), q.project_out.weight.split(4, dim=1)
     rows = [z.flatten(0, 1) @ one.T for one in maps_in]
-    indices = torch.cat([part.encode(row) for part, row in zip(q.groups, rows)], dim=-1)
+    indices = torch.cat(
+        [part.encode(row) for part, row in zip(q.groups, rows, strict=True)], dim=-1
+    )
     out = q(z)
     assert torch.equal(out.indices.flatten(0, 1), indices)
     codes = [q.groups[0].decode(indices[:, :1]), q.groups[1].decode(indices[:, 1:])]
-    total = sum(code @ one.T for code, one in zip(codes, maps_out))
+    total = sum(code @ one.T for code, one in zip(codes, maps_out, strict=True))
     torch.testing.assert_close(out.z_q.flatten(0, 1), total)
 
 

@@ -44,6 +44,7 @@ FAMILIES = {
     "snac": "tokenizers_vq.published.snac",
     "simvq_audio": "tokenizers_vq.published.simvq_audio",
     "speechtokenizer": "tokenizers_vq.published.speechtokenizer",
+    "stable_codec": "tokenizers_vq.published.stable_codec",
     "ta_titok": "tokenizers_vq.published.ta_titok",
     "taming": "tokenizers_vq.published.taming",
     "titok": "tokenizers_vq.published.titok",
