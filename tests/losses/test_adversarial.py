@@ -44,6 +44,7 @@ DISCRIMINATOR = {
     "lsgan": 0.5 * (6.25 / 4 + 10.25 / 4),
 }
 GENERATOR = {
+    "hinge": 6.5 / 4,  # relu(1 - fake) = 0, 4, 1, 1.5
     "linear": 2.5 / 4,
     "softplus": mean(softplus(-f) for f in FAKE_LOGITS),
     "non_saturating": mean(softplus(-f) for f in FAKE_ITEMS),
@@ -142,8 +143,8 @@ def test_names_that_do_not_exist_are_refused():
         "adversarial loss: there is no 'hingee'; "
         "choose one of hinge, lsgan, non_saturating, vanilla."
     )
-    with pytest.raises(ConfigError, match=r"^generator loss: there is no 'hinge'; choose one of"):
-        Adversarial(generator_loss="hinge")
+    with pytest.raises(ConfigError, match=r"^generator loss: there is no 'hinged'; choose one of"):
+        Adversarial(generator_loss="hinged")
     with pytest.raises(ConfigError) as error:
         LeCAM("mean")
     assert str(error.value) == "LeCAM form: there is no 'mean'; choose one of logits, means."

@@ -237,9 +237,9 @@ def test_names_that_do_not_exist_are_refused():
     with pytest.raises(ConfigError) as error:
         Objective({"recon": {"l3": 1.0}})
     assert str(error.value) == (
-        "loss term: there is no 'recon/l3'; choose one of adv/bcr, adv/disc, adv/gen, adv/lecam, "
-        "adv/r1, perceptual/convnext_small, perceptual/lpips, perceptual/resnet50, "
-        "quantizer/loss, recon/l1, recon/l2, recon/mix."
+        "loss term: there is no 'recon/l3'; choose one of adv/bcr, adv/disc, adv/features, "
+        "adv/gen, adv/lecam, adv/r1, perceptual/convnext_small, perceptual/lpips, "
+        "perceptual/resnet50, quantizer/loss, recon/l1, recon/l2, recon/mix."
     )
 
 

@@ -53,6 +53,11 @@ def linear_generator(fake: Tensor) -> Tensor:
     return -fake.mean()
 
 
+def hinge_generator(fake: Tensor) -> Tensor:
+    """Return ``mean relu(1 - fake)``, the hinge for both sides, as Vocos and WavTokenizer train."""
+    return relu(1 - fake).mean()
+
+
 def softplus_generator(fake: Tensor) -> Tensor:
     """Return ``mean softplus(-fake)``, the non-saturating loss per logit."""
     return softplus(-fake).mean()
@@ -75,6 +80,7 @@ DISCRIMINATOR: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "lsgan": lsgan_discriminator,
 }
 GENERATOR: dict[str, Callable[[Tensor], Tensor]] = {
+    "hinge": hinge_generator,
     "linear": linear_generator,
     "softplus": softplus_generator,
     "non_saturating": non_saturating_generator,
@@ -96,8 +102,8 @@ class Adversarial:
 
     Attributes:
         loss: of the discriminator: ``hinge``, ``vanilla``, ``non_saturating`` or ``lsgan``.
-        generator_loss: ``linear``, ``softplus``, ``non_saturating`` or ``lsgan``; default the one
-            that goes with ``loss``.
+        generator_loss: ``linear``, ``hinge``, ``softplus``, ``non_saturating`` or ``lsgan``;
+            default the one that goes with ``loss``.
         start: optimizer step from which the generator feels the discriminator.
         discriminator_start: optimizer step from which the discriminator learns; earlier than
             ``start``, so that it knows something when the generator begins to listen.

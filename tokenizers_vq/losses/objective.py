@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from tokenizers_vq.errors import ConfigError, unknown_name
+from tokenizers_vq.functional.judgement import Judgement
 from tokenizers_vq.losses.adversarial import Adversarial, LeCAM, adaptive_weight, consistency, r1
 from tokenizers_vq.losses.augment import AUGMENTS, augment
+from tokenizers_vq.losses.balancer import Balancer
 from tokenizers_vq.losses.features import FeatureTarget, load_features
 from tokenizers_vq.losses.logits import LOGITS, load_logits
+from tokenizers_vq.losses.matching import FeatureMatching
 from tokenizers_vq.losses.perceptual import load_lpips
 from tokenizers_vq.losses.reconstruction import l1, l2, mix
 from tokenizers_vq.losses.schedule import Schedule
@@ -24,7 +27,14 @@ RECONSTRUCTION: dict[str, SignalLoss] = {"recon/l1": l1, "recon/l2": l2, "recon/
 PERCEPTUAL = ("perceptual/lpips", *(f"perceptual/{name}" for name in LOGITS))
 DISCRIMINATOR_TERMS = ("adv/disc", "adv/lecam", "adv/r1", "adv/bcr")
 NOT_OF_SIGNALS = ("adv/", "quantizer/", "features/", "model/")
-NAMES = (*RECONSTRUCTION, *PERCEPTUAL, "adv/gen", *DISCRIMINATOR_TERMS, "quantizer/loss")
+NAMES = (
+    *RECONSTRUCTION,
+    *PERCEPTUAL,
+    "adv/gen",
+    "adv/features",
+    *DISCRIMINATOR_TERMS,
+    "quantizer/loss",
+)
 
 
 class Objective(nn.Module):
@@ -45,6 +55,8 @@ class Objective(nn.Module):
             off without weights too.
         features: options of ``load_features`` by a name of your choice; off without weights too.
         extra: further terms by name, each a function of ``(x, x_hat)``.
+        matching: how ``adv/features`` compares what the discriminator's layers see.
+        balancer: makes the weights of the terms of ``x_hat`` shares of its gradient.
 
     Raises:
         ConfigError: a name that does not exist, adversarial terms without a discriminator or the
@@ -61,6 +73,8 @@ class Objective(nn.Module):
         perceptual: Mapping[str, Mapping[str, Any]] | None = None,
         features: Mapping[str, Mapping[str, Any]] | None = None,
         extra: Mapping[str, SignalLoss] | None = None,
+        matching: FeatureMatching | None = None,
+        balancer: Balancer | None = None,
     ):
         super().__init__()
         extra = dict(extra or {})
@@ -83,6 +97,7 @@ class Objective(nn.Module):
         }
         self.adversarial = adversarial or Adversarial()
         self.discriminator = discriminator
+        self.matching, self.balancer = matching or FeatureMatching(), balancer
         self.lecam: LeCAM | None = None
         if "adv/lecam" in flat:
             self.lecam = LeCAM(self.adversarial.lecam, self.adversarial.lecam_decay)
@@ -105,9 +120,7 @@ class Objective(nn.Module):
         terms = {name: loss(x, x_hat) for name, loss in self.signal_losses.items()}
         terms |= {name: loss(x, x_hat) for name, loss in self.perceptual.items()}
         terms |= {f"features/{name}": head(x, quantized.z_q) for name, head in self.heads.items()}
-        if "adv/gen" in self._expected(step, discriminator=False):
-            with _frozen(self._critic):
-                terms["adv/gen"] = self.adversarial.generator(self._logits(self._seen(x_hat)))
+        terms |= self._from_critic(x, x_hat, self._expected(step, discriminator=False))
         terms |= {f"model/{name}": term for name, term in reconstruction.terms.items()}
         terms |= {f"quantizer/{name}": term for name, term in quantized.terms.items()}
         return terms | {"quantizer/loss": quantized.loss}
@@ -124,10 +137,14 @@ class Objective(nn.Module):
         if not expected:
             return {}
         seen = [self._seen(x), self._seen(x_hat.detach())]
-        real, fake = (self._logits(signal) for signal in seen)
-        terms = {"adv/disc": self.adversarial.discriminator(real, fake)}
+        judged = [self._judged(signal) for signal in seen]
+        pairs = list(zip(*judged, strict=True))
+        losses = [a.weight * self.adversarial.discriminator(a.logits, b.logits) for a, b in pairs]
+        terms = {"adv/disc": torch.stack(losses).sum()}
+        real, fake = (_in_a_row(opinions) for opinions in judged)
         if "adv/bcr" in expected:
-            again = [self._logits(augment(signal, tuple(AUGMENTS))) for signal in seen]
+            mixed = [self._judged(augment(signal, tuple(AUGMENTS))) for signal in seen]
+            again = [_in_a_row(opinions) for opinions in mixed]
             terms["adv/bcr"] = consistency(real, again[0]) + consistency(fake, again[1])
         if self.lecam is not None:
             terms["adv/lecam"] = self.lecam(real, fake)
@@ -135,8 +152,27 @@ class Objective(nn.Module):
             terms["adv/r1"] = self.adversarial.r1_every * r1(self._critic, x)
         return terms
 
+    def _from_critic(self, x: Tensor, x_hat: Tensor, expected: list[str]) -> dict[str, Tensor]:
+        """Return the generator's terms that the discriminator gives, those of ``expected``."""
+        if not {"adv/gen", "adv/features"} & set(expected):
+            return {}
+        terms = {}
+        with _frozen(self._critic):
+            fake = self._judged(self._seen(x_hat))
+            losses = [one.weight * self.adversarial.generator(one.logits) for one in fake]
+            terms["adv/gen"] = torch.stack(losses).sum()
+            if "adv/features" in expected:
+                with torch.no_grad():
+                    real = self._judged(self._seen(x))
+                terms["adv/features"] = self.matching(real, fake)
+        return terms
+
     def total(
-        self, terms: Mapping[str, Tensor], step: int, last_layer: Tensor | None = None
+        self,
+        terms: Mapping[str, Tensor],
+        step: int,
+        last_layer: Tensor | None = None,
+        x_hat: Tensor | None = None,
     ) -> Tensor:
         """Return the weighted sum of the terms of one side, ``()``.
 
@@ -144,6 +180,7 @@ class Objective(nn.Module):
             terms: all of ``generator_terms`` or all of ``discriminator_terms`` of this step.
             step: optimizer steps taken so far.
             last_layer: weight of the decoder's last layer, for the adaptive weight.
+            x_hat: the reconstruction that the terms came from, for the balancer.
 
         Raises:
             ConfigError: a term has no weight, or a weight has no term.
@@ -159,10 +196,25 @@ class Objective(nn.Module):
                     f"Objective: expected the terms {', '.join(expected)}; got none called {name}. "
                     f"Compute it, or take its weight out."
                 )
+        if self.balancer is not None and not side:
+            return self._balanced({name: terms[name] for name in expected}, step, x_hat)
         weighted = {name: self.weights[name](step) * terms[name] for name in expected}
         if "adv/gen" in weighted and self.adversarial.adaptive:
             weighted["adv/gen"] = weighted["adv/gen"] * self._balance(weighted, terms, last_layer)
         return torch.stack([term.float() for term in weighted.values()]).sum()
+
+    def _balanced(self, terms: dict[str, Tensor], step: int, x_hat: Tensor | None) -> Tensor:
+        """Return the balanced terms of ``x_hat`` plus the weighted others."""
+        if self.balancer is None or x_hat is None:
+            raise ConfigError(
+                "Objective: expected x_hat for the balancer; got None. "
+                "Pass the reconstruction's x_hat."
+            )
+        weights = {name: self.weights[name](step) for name in terms}
+        apart = ("quantizer/", "features/", "model/")
+        ours = {name: term for name, term in terms.items() if not name.startswith(apart)}
+        others = [weights[name] * term.float() for name, term in terms.items() if name not in ours]
+        return torch.stack([self.balancer(ours, weights, x_hat), *others]).sum()
 
     def _balance(
         self, weighted: Mapping[str, Tensor], terms: Mapping[str, Tensor], last_layer: Tensor | None
@@ -185,7 +237,7 @@ class Objective(nn.Module):
         """Return the names that one side has to compute at ``step``."""
         late = set()
         if step < self.adversarial.start:
-            late |= {"adv/gen"}
+            late |= {"adv/gen", "adv/features"}
         every = self.adversarial.discriminator_every
         if step < self.adversarial.discriminator_start or step % every:
             late |= set(DISCRIMINATOR_TERMS)
@@ -214,9 +266,18 @@ class Objective(nn.Module):
         """Return what the discriminator sees of ``x``."""
         return augment(x, self.adversarial.augment)
 
-    def _logits(self, x: Tensor) -> Tensor:
-        logits: Tensor = self._critic(x)
-        return logits.float()
+    def _judged(self, x: Tensor) -> list[Judgement]:
+        """Return what each of the discriminator's judges says; a plain one is its only judge."""
+        judge = getattr(self._critic, "judge", None)
+        judged = [Judgement(self._critic(x))] if judge is None else judge(x)
+        return [one._replace(logits=one.logits.float()) for one in judged]
+
+
+def _in_a_row(judged: list[Judgement]) -> Tensor:
+    """Return the logits of one judge as they are, of several in a row ``(B, 1, N)``."""
+    if len(judged) == 1:
+        return judged[0].logits
+    return torch.cat([one.logits.flatten(2) for one in judged], dim=2)
 
 
 def _perceptual_loader(name: str, options: Mapping[str, Mapping[str, Any]]) -> Callable[[], Any]:

@@ -118,7 +118,8 @@ class TokenizerModule(lightning.LightningModule):
             numbers |= self._judge(batch, reconstruction.x_hat, share)
             numbers |= self._step_critic(step) if numbers else {}
         terms = self.objective.generator_terms(batch, reconstruction, step)
-        total = self.objective.total(terms, step, self.tokenizer.decoder.last_layer)
+        last_layer = self.tokenizer.decoder.last_layer
+        total = self.objective.total(terms, step, last_layer, reconstruction.x_hat)
         with local_gradients(self.trainer.strategy.model):
             self.manual_backward(total * share)
         if not self._critic_first:

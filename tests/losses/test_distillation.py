@@ -1,0 +1,47 @@
+"""Distillation losses against loops, and the teacher without weights."""
+
+import math
+
+import pytest
+import torch
+
+from tokenizers_vq.errors import ShapeError
+from tokenizers_vq.losses.distillation import LogMelTeacher, at_rate, d_axis, t_axis
+
+S, H = torch.randn(2, 5, 3), torch.randn(2, 6, 3)
+
+
+def cosine(a, b):
+    return float((a * b).sum() / (a.norm() * b.norm()))
+
+
+def test_the_d_axis_takes_the_cosine_along_time():
+    terms = [
+        math.log(1 / (1 + math.exp(-cosine(S[b, :, d], H[b, :5, d]))))
+        for b in range(2)
+        for d in range(3)
+    ]
+    assert d_axis(S, H).item() == pytest.approx(-sum(terms) / 6, rel=1e-5)
+
+
+def test_the_t_axis_takes_it_along_the_features():
+    terms = [
+        math.log(1 / (1 + math.exp(-cosine(S[b, t], H[b, t])))) for b in range(2) for t in range(5)
+    ]
+    wanted = (S - H[:, :5]).abs().mean().item() - 0.5 * sum(terms) / 10
+    assert t_axis(S, H, 0.5).item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_log_mel_teacher_hears_frames():
+    features = LogMelTeacher(mels=20).features(torch.randn(2, 1, 3200), 16000)
+    assert features.shape == (2, 11, 20)
+    assert at_rate(features, 7).shape == (2, 7, 20)
+
+
+def test_another_width_is_refused():
+    with pytest.raises(ShapeError) as error:
+        d_axis(S, H[..., :2])
+    assert str(error.value) == (
+        "distillation: expected student and teacher (B, T, D); got (2, 5, 3) and (2, 6, 2). "
+        "Project the student to the teacher's width."
+    )

@@ -1,0 +1,92 @@
+"""Semantic distillation: what a token means, learned from a network that listens.
+
+Zhang et al., SpeechTokenizer, 2023, https://arxiv.org/abs/2308.16692, section 3.2. The teacher is
+anything that turns sound into features over time; the log-mel teacher needs no weights.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, interpolate, logsigmoid
+
+from tokenizers_vq.errors import ShapeError
+from tokenizers_vq.losses.spectral import MelSpectrum, Spectrum
+
+
+class Teacher(Protocol):
+    """Turns sound into features over time."""
+
+    def features(self, audio: Tensor, sample_rate: int) -> Tensor:
+        """Return ``(B, frames, D)`` of ``audio (B, C, T)`` at ``sample_rate`` Hz."""
+
+
+@dataclass(frozen=True)
+class LogMelTeacher:
+    """A teacher without weights: the natural logarithm of mel energies.
+
+    Attributes:
+        hop: samples between frames.
+        n_fft: samples of a frame.
+        mels: D.
+    """
+
+    hop: int = 320
+    n_fft: int = 1024
+    mels: int = 64
+
+    def features(self, audio: Tensor, sample_rate: int) -> Tensor:
+        """Return ``(B, frames, mels)`` of the mean of the channels of ``audio (B, C, T)``."""
+        mel = MelSpectrum(Spectrum(self.n_fft, self.hop), sample_rate, self.mels)
+        with torch.no_grad():
+            return mel(audio.mean(1, keepdim=True)).clamp(min=1e-5).log().mT
+
+
+def d_axis(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return ``-mean_d log sigmoid(cos_t(student_d, teacher_d))``, eq. 2; the cosine is over time.
+
+    Args:
+        student: ``(B, T, D)``.
+        teacher: ``(B, T', D)``; both are cut to the shorter time.
+
+    Raises:
+        ShapeError: different batches or widths.
+    """
+    a, b = _cut(student, teacher)
+    return -logsigmoid(cosine_similarity(a, b, dim=1)).mean()
+
+
+def t_axis(student: Tensor, teacher: Tensor, weight: float = 1.0) -> Tensor:
+    """Return ``mean|student - teacher| - weight * mean_t log sigmoid(cos_d)``.
+
+    Args:
+        student: ``(B, T, D)``.
+        teacher: ``(B, T', D)``; both are cut to the shorter time.
+        weight: of the cosine.
+
+    Raises:
+        ShapeError: different batches or widths.
+    """
+    a, b = _cut(student, teacher)
+    return (a - b).abs().mean() - weight * logsigmoid(cosine_similarity(a, b, dim=2)).mean()
+
+
+def at_rate(features: Tensor, frames: int) -> Tensor:
+    """Return ``features (B, T, D)`` averaged or repeated linearly to ``(B, frames, D)``.
+
+    Args:
+        features: of a teacher.
+        frames: of the student.
+    """
+    return interpolate(features.mT, frames, mode="linear", align_corners=False).mT
+
+
+def _cut(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    if student.ndim != 3 or student.shape[::2] != teacher.shape[::2]:
+        raise ShapeError(
+            f"distillation: expected student and teacher (B, T, D); got {tuple(student.shape)} and "
+            f"{tuple(teacher.shape)}. Project the student to the teacher's width."
+        )
+    frames = min(student.shape[1], teacher.shape[1])
+    return student[:, :frames].float(), teacher[:, :frames].detach().float()
