@@ -27,6 +27,11 @@ def test_address_and_undefined_behaviour_sanitizers_are_silent(tmp_path):
     for isa in KERNELS.names or ("generic",):
         env = os.environ | {library.OVERRIDE: isa}
         done = subprocess.run(
-            [str(program), "300"], env=env, capture_output=True, text=True, check=False, timeout=300
+            [str(program), "2500"],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
         )
         assert done.returncode == 0, f"{isa}: {done.stdout}{done.stderr}"
