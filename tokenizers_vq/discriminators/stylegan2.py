@@ -59,9 +59,7 @@ class StyleGAN2(Discriminator):
         sizes = [size >> i for i in range(size.bit_length() - SMALLEST.bit_length() + 1)]
         widths = [min(base // side, width) for side in sizes]
         self.from_image = Layer(channels, widths[0], 1)
-        self.blocks = nn.ModuleList(
-            Block(wide, narrow) for wide, narrow in pairwise(widths)
-        )
+        self.blocks = nn.ModuleList(Block(wide, narrow) for wide, narrow in pairwise(widths))
         last = widths[-1]
         self.conv = Layer(last + 1, last, 3)
         self.hidden = Layer(last * SMALLEST**2, last, 0)

@@ -1,0 +1,30 @@
+"""MSD: published size, gradients, the shortest sound."""
+
+import pytest
+import torch
+
+from tokenizers_vq.discriminators.msd import MSD
+from tokenizers_vq.errors import ShapeError
+
+
+def parameters(**options):
+    """Return the number of parameters without drawing them."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in MSD(**options).parameters())
+
+
+def test_it_has_the_published_number_of_parameters():
+    assert parameters() == 29_618_821
+
+
+def test_the_shortest_sound_has_logits_and_gradients():
+    critic = MSD(width=16)
+    x = torch.randn(2, 1, 512, requires_grad=True)
+    logits = critic(x)
+    assert logits.shape[:2] == (2, 1)
+    logits.mean().backward()
+    assert x.grad.isfinite().all()
+    assert x.grad.abs().sum() > 0
+    with pytest.raises(ShapeError) as error:
+        critic(torch.zeros(1, 1, 511))
+    assert str(error.value) == ("MSD: expected at least 512 samples; got 511. Use longer crops.")
