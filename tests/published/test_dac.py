@@ -90,9 +90,7 @@ def test_every_layout_of_dac_gives_the_numbers_of_the_formulas(layout, config):
         y = tok.decode(found, raw=True)
         assert y.shape == x.shape
         count = min(length, expected.shape[2])
-        torch.testing.assert_close(
-            y[..., :count], expected[..., :count], rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(y[..., :count], expected[..., :count], rtol=1e-4, atol=1e-5)
         assert not y[..., count:].any()
         first = dac.quantize(state, z, "dac", (1,))[1]
         torch.testing.assert_close(
