@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
@@ -22,10 +23,12 @@ def root(tmp_path):
         pixels = generator.integers(0, 256, (5, 7, 3), dtype=np.uint8)
         image = Image.fromarray(pixels).resize((70, 50), Image.Resampling.BICUBIC)
         image.save(tmp_path / f"{index:02d}.png")
+        sound = generator.uniform(-0.5, 0.5, 2000)
+        soundfile.write(tmp_path / f"{index:02d}.flac", sound, 8000)
     held = WheelPhotos("heldout")
     for index, id_ in enumerate(held.ids):
         held.photo(index).resize((160, 120)).save(tmp_path / f"{id_}.jpg", quality=80)
-    names = sorted(path.name for path in tmp_path.iterdir())
+    names = sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".flac")
     rows = [f"{name},{'research' if name < '05' else 'open'}" for name in names]
     (tmp_path / "manifest.csv").write_text("\n".join(["file,licence_class", *rows]))
     return tmp_path
@@ -45,8 +48,10 @@ def test_a_config_builds_its_data(path, root):
     assert isinstance(train, SignalDataset)
     assert isinstance(val, SignalDataset)
     loader = ResumableLoader(train, config.batch_size, repeat=config.repeat)
-    assert next(iter(loader)).shape[:2] == (config.batch_size, 3)
-    assert next(iter(ResumableLoader(val, 2, shuffle=False))).shape[:2] in ((2, 3), (1, 3))
+    channels = train.signal.channels
+    assert next(iter(loader)).shape[:2] == (config.batch_size, channels)
+    shape = next(iter(ResumableLoader(val, 2, shuffle=False))).shape[:2]
+    assert shape in ((2, channels), (1, channels))
     assert not {x.numpy().tobytes() for x in val} & {x.numpy().tobytes() for x in train}
 
 

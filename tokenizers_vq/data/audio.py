@@ -1,0 +1,241 @@
+"""A folder of sounds of any format, rate and number of channels."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tokenizers_vq.data.base import SignalDataset
+from tokenizers_vq.data.images import _share
+from tokenizers_vq.data.transforms import draw_generator
+from tokenizers_vq.errors import ConfigError, DataError, MissingExtraError, unknown_name
+from tokenizers_vq.types import SignalSpec
+
+SUFFIXES = {".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav"}
+SILENCE = 1e-4
+"""Peak below which a sound counts as silent (-80 dB of full scale)."""
+TRIES = 8
+"""Draws of a training crop until one is not silent."""
+
+log = logging.getLogger(__name__)
+
+
+class AudioFolder(SignalDataset):
+    """All sounds below a folder, as LibriSpeech, LibriTTS or anything else lays them out.
+
+    Files that cannot be read, or are empty, silent, not finite or clipped are left out, counted
+    and named once. With ``train`` only headers are read at construction; what then turns out to be
+    unusable is replaced from there on by the next good file of the list.
+
+    Args:
+        root: the folder; searched to any depth, names with a leading dot left out.
+        sample_rate: Hz; other rates are resampled (windowed sinc).
+        seconds: length of the crop; shorter files are repeated. None gives whole files.
+        train: random crops, else the beginning of the file.
+        split: ``"val"`` takes 1 file in 20 by a hash of its name, ``"train"`` the others.
+        channels: 1 averages the channels of a file; n takes its first n, mono repeated.
+        gain: lowest and highest peak in dB of full scale to which a crop is scaled, drawn anew
+            for each; None leaves the level.
+        max_clipped: share of samples at full scale above which a file is left out.
+        exclude: patterns of file names to leave out.
+        seed: of crops and gains.
+
+    Shapes:
+        item ``(channels, T)`` float32 in [-1, 1]
+
+    Raises:
+        ConfigError: an unknown split or a number outside its range.
+        DataError: the folder does not exist, or no sound is left.
+        MissingExtraError: soundfile is not installed.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        sample_rate: int = 24000,
+        seconds: float | None = None,
+        train: bool = False,
+        split: Literal["all", "train", "val"] = "all",
+        channels: int = 1,
+        gain: Sequence[float] | None = None,
+        max_clipped: float = 0.05,
+        exclude: Sequence[str] = (),
+        seed: int = 0,
+    ) -> None:
+        self.root = Path(root).expanduser()
+        _check(self.root, split, sample_rate, seconds, channels)
+        self.sample_rate, self.seconds, self.channels = sample_rate, seconds, channels
+        self.train, self.gain, self.seed = train, gain, seed
+        self.max_clipped = max_clipped
+        self._reasons: dict[str, str] = {}
+        names = [
+            path.relative_to(self.root).as_posix()
+            for path in self.root.rglob("*")
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        ]
+        names = [n for n in names if not any(fnmatch(n, pattern) for pattern in exclude)]
+        good = []
+        for name in _share(sorted(names), split):
+            found = _length(self.root / name) if train else self._decoded(name, None)
+            if isinstance(found, str):
+                self._reasons[name] = found
+            else:
+                good.append(name)
+        self._name_skipped(len(good))
+        super().__init__(good, SignalSpec("audio", channels=channels, sample_rate=sample_rate))
+
+    def _name_skipped(self, good: int) -> None:
+        """Say once which files are left out, and raise ``DataError`` if that leaves none."""
+        named = [f"{id_}: {reason}" for id_, reason in sorted(self._reasons.items())]
+        total = good + len(named)
+        if not good:
+            first = f" (first: {named[0]})" if named else ""
+            raise DataError(
+                f"AudioFolder: expected at least one usable sound; got {total} files, none of them "
+                f"usable{first}."
+            )
+        if named:
+            log.warning(
+                "AudioFolder: left out %d of %d files: %s", len(named), total, "; ".join(named)
+            )
+
+    def item(self, index: int, epoch: int) -> Tensor:
+        """Return sound ``index`` as ``epoch`` shows it, ``(channels, T)`` float32 in [-1, 1].
+
+        Raises:
+            DataError: not one of the files can be read any more.
+        """
+        generator = draw_generator(self.seed, epoch, index)
+        for step in range(len(self)):
+            id_ = self.ids[(index + step) % len(self)]
+            if id_ in self._reasons:
+                continue
+            found = self._decoded(id_, generator if self.train else None)
+            if isinstance(found, Tensor):
+                return self._levelled(found, generator)
+            self._reasons[id_] = found
+            log.warning("AudioFolder: from here on the next file stands in for %s: %s", id_, found)
+        raise DataError(
+            f"AudioFolder: expected at least one usable sound; got {len(self)} files, none of them "
+            "usable any more. Is the disk still there?"
+        )
+
+    def _decoded(self, name: str, generator: np.random.Generator | None) -> Tensor | str:
+        """Return a crop ``(channels, T)`` at our rate, or why the file cannot be used."""
+        path = self.root / name
+        header = _length(path)
+        if isinstance(header, str):
+            return header
+        frames, rate = header
+        wanted = frames if self.seconds is None else math.ceil(self.seconds * rate) + 1
+        for _ in range(1 if generator is None else TRIES):
+            spare = max(frames - wanted, 0)
+            start = 0 if generator is None else int(generator.integers(spare + 1))
+            x = _read(path, start, min(wanted, frames))
+            reason = x if isinstance(x, str) else self._why_not(x)
+            if isinstance(x, Tensor) and reason is None:
+                return self._cut(self._as_channels(x), rate)
+        return reason or "not readable"
+
+    def _why_not(self, x: Tensor) -> str | None:
+        """Return why the samples ``(channels, T)`` cannot be used, or None."""
+        if not bool(x.isfinite().all()):
+            return "samples that are not finite"
+        if float(x.abs().max()) < SILENCE:
+            return "silent"
+        clipped = float((x.abs() >= 0.9999).float().mean())
+        return f"{clipped:.0%} of its samples clipped" if clipped > self.max_clipped else None
+
+    def _as_channels(self, x: Tensor) -> Tensor:
+        if self.channels == 1:
+            return x.mean(0, keepdim=True)
+        return x.expand(self.channels, -1) if len(x) == 1 else x[: self.channels]
+
+    def _cut(self, x: Tensor, rate: int) -> Tensor:
+        """Resample ``x (C, T)``, and repeat or cut it to the length of the crop."""
+        if rate != self.sample_rate:
+            from torchaudio.functional import resample
+
+            x = resample(x, rate, self.sample_rate)
+        if self.seconds is not None:
+            samples = round(self.seconds * self.sample_rate)
+            x = x.repeat(1, -(-samples // x.shape[-1]))[:, :samples]
+        return x.clamp(-1, 1).contiguous()
+
+    def _levelled(self, x: Tensor, generator: np.random.Generator) -> Tensor:
+        if self.gain is None:
+            return x
+        low, high = self.gain
+        peak = float(10 ** (generator.uniform(low, high) / 20))
+        return (x * (peak / max(float(x.abs().max()), SILENCE))).clamp(-1, 1)
+
+    def sha256(self) -> str:
+        """Return the hex digest over the ids and the bytes of their files; reads every file."""
+        digest = hashlib.sha256()
+        for id_ in self.ids:
+            content = hashlib.sha256((self.root / id_).read_bytes()).hexdigest()
+            digest.update(f"{id_}\0{content}\n".encode())
+        return digest.hexdigest()
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Files that are not used, with the reason; grows when a run meets an unusable file."""
+        return dict(self._reasons)
+
+
+def _check(root: Path, split: str, sample_rate: int, seconds: float | None, channels: int) -> None:
+    """Raise unless the options make sense and the folder exists."""
+    if split not in ("all", "train", "val"):
+        raise unknown_name("AudioFolder split", split, ("all", "train", "val"))
+    if sample_rate < 1 or channels < 1 or (seconds is not None and seconds * sample_rate < 1):
+        raise ConfigError(
+            "AudioFolder: expected a sample_rate, channels and seconds of at least one sample; got "
+            f"sample_rate={sample_rate}, channels={channels}, seconds={seconds}."
+        )
+    if not root.is_dir():
+        raise DataError(
+            f"AudioFolder: expected a folder; got '{root}', which is none. "
+            "Set data.root=/path/to/sounds."
+        )
+
+
+def _soundfile() -> Any:
+    try:
+        import soundfile
+    except ImportError as error:
+        raise MissingExtraError(
+            "AudioFolder: expected the package soundfile; got none. "
+            'Run pip install "tokenizers_vq[audio]".'
+        ) from error
+    return soundfile
+
+
+def _length(path: Path) -> tuple[int, int] | str:
+    """Return the number of frames and the rate of a file, or why it cannot be read."""
+    soundfile = _soundfile()
+    try:
+        info = soundfile.info(str(path))
+    except (OSError, RuntimeError) as error:
+        return f"not readable ({str(error).splitlines()[0]:.60})"
+    return (info.frames, info.samplerate) if info.frames > 0 else "no samples"
+
+
+def _read(path: Path, start: int, frames: int) -> Tensor | str:
+    """Return ``(channels, frames)`` float32 of a file from ``start`` on, or why not."""
+    soundfile = _soundfile()
+    try:
+        x, _ = soundfile.read(
+            str(path), frames=frames, start=start, dtype="float32", always_2d=True
+        )
+    except (OSError, RuntimeError) as error:
+        return f"not readable ({str(error).splitlines()[0]:.60})"
+    return torch.from_numpy(x.T.copy()) if len(x) else "no samples"
