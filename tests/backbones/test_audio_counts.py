@@ -11,6 +11,9 @@ COUNTS = {  # encoder, decoder
     "seanet_encodec_24k": (7_425_792, 7_426_018),  # 14.85 M
     "seanet_encodec_48k": (7_428_336, 7_427_958),  # 14.86 M
     "seanet_encodec_32k": (28_441_984, 28_442_690),  # 56.88 M
+    "vocos_wavtokenizer_75": (8_802_816, 61_961_472 + 985_858),  # 80.55 M with 8.80 never run
+    "vocos_wavtokenizer_40": (8_303_104, 61_961_472 + 1_847_138),
+    "vocos_languagecodec": (7_425_792, 11_061_888 + 493_570),  # 26.41 M with 7.43 never run
     "seanet_speechtokenizer": (67_705_856, 35_182_530),  # 103.68 M with 787 200 of distillation
 }
 
