@@ -55,7 +55,7 @@ def measure(width: int, seconds: float, rounds: int) -> list[dict[str, Any]]:
     x = 0.3 * torch.randn(1, 1, int(seconds * RATE)).clamp(-3, 3)
     padded = theirs.preprocess(x, RATE)
     codes = ours.encode(x)
-    z, expected, *_ = theirs.encode(padded)
+    _, expected, *_ = theirs.encode(padded)
     same = float((codes.indices.mT == expected).float().mean())
     rows = []
     for name, calls in {

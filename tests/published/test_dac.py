@@ -39,7 +39,8 @@ def padded(x, step, extra=False):
 def hub(state):
     """The tensors of the package under the names of transformers, without weight normalisation."""
     out = {}
-    for key, value in state.items():
+    for upstream, tensor in state.items():
+        key, value = upstream, tensor
         if key.endswith("weight_g"):
             continue
         if key.endswith("weight_v"):

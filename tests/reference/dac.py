@@ -193,7 +193,7 @@ def decode(state, z, family, noise=None):
         x, at = convolve(state, f"{name}.1", x), 2
     if family == "bigcodec":
         x, at = recur(state, f"{name}.1", x), 2
-    for level, ratio in enumerate((5, 2)):
+    for ratio in (5, 2):
         x = activate(state, f"{name}.{at}.block.0", x)
         up = f"{name}.{at}.block.1"
         x = F.conv_transpose1d(
