@@ -104,7 +104,7 @@ class TAAEEncoder(Encoder):
     def forward(self, x: Tensor) -> Tensor:
         """Return the latents ``(B, T / stride, D)`` of signals ``(B, C, T)``."""
         self.check_signal(x)
-        patches = x.unflatten(-1, (-1, self.patch)).transpose(2, 3).flatten(1, 2)
+        patches = x.reshape(*x.shape[:2], -1, self.patch).transpose(2, 3).flatten(1, 2)
         z: Tensor = self.layers(patches)
         return z.mT
 
@@ -177,7 +177,9 @@ class TAAEDecoder(Decoder):
         """Return signals ``(B, C, T' * stride)`` of latents ``(B, T', D)``."""
         self.check_latents(z_q)
         patches: Tensor = self.layers(z_q.mT)
-        return patches.unflatten(1, (-1, self.patch)).transpose(2, 3).flatten(2)
+        batch, _, count = patches.shape
+        cut = patches.reshape(batch, self.signal.channels, self.patch, count)
+        return cut.transpose(2, 3).flatten(2)
 
 
 def check_plan(widths: Sequence[int], strides: Sequence[int], depths: Sequence[int]) -> None:

@@ -195,7 +195,8 @@ def _halves(heads: int) -> Callable[[Tensor], Tensor]:
 
     def change(rows: Tensor) -> Tensor:
         q, k, v = rows.chunk(3)
-        q, k = (part.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2) for part in (q, k))
+        shape = (heads, -1, 2, rows.shape[1])
+        q, k = (part.reshape(shape).transpose(1, 2).reshape(v.shape) for part in (q, k))
         return torch.cat([q, k, v])
 
     return change
