@@ -186,6 +186,13 @@ class Packer {
  private:
   const float* code(int64_t k) const { return codes_.start + k * codes_.stride; }
 
+  // Whether code k equals its neighbour before it or code 0. The lowest index wins, so it never does:
+  // left out, a codebook that has collapsed costs what any other costs, not every code measured.
+  bool repeats(int64_t k) const {
+    const size_t bytes = static_cast<size_t>(codes_.width) * 4;
+    return k > 0 && (!memcmp(code(k), code(k - 1), bytes) || !memcmp(code(k), code(0), bytes));
+  }
+
   void pack_panel(int64_t panel, uint32_t* stage, uint32_t* to, float* halves,
                   Extent& extent) const {
     bool usable[kPanel];
@@ -193,7 +200,8 @@ class Packer {
     for (int j = 0; j < kPanel; ++j) {
       const int64_t k = panel * kPanel + j;
       const double squared = k < codes_.count ? squared_length(code(k), codes_.width) : INFINITY;
-      usable[j] = squared - squared == 0;  // neither NaN nor infinite, nor past the end
+      // Neither NaN nor infinite, nor past the end, nor known to lose every tie.
+      usable[j] = squared - squared == 0 && !repeats(k);
       if (usable[j]) extent.squared = larger(extent.squared, squared);
       halves[j] = usable[j] ? static_cast<float>(codes_.product ? 0 : 0.5 * squared) : INFINITY;
     }
