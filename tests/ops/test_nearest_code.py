@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from tokenizers_vq.errors import ShapeError
 from tokenizers_vq.functional import nearest
 from tokenizers_vq.ops import code_stats, library, nearest_code
-from tokenizers_vq.ops.nearest_code import KERNELS
+from tokenizers_vq.ops.nearest_code import KERNELS, _refuse_outside
 
 ROOT = Path(__file__).resolve().parents[2]
 BACKENDS = ("torch", *KERNELS.names)
@@ -123,6 +123,14 @@ def test_many_fuzzed_shapes_and_scales(search):
 def test_equal_distances_give_the_lowest_index(search):
     codebook = torch.randn(7, 5)[torch.arange(7000) % 7]
     assert search(codebook[:7], codebook)[1].tolist() == list(range(7))
+
+
+@pytest.mark.parametrize("dead", [slice(None), slice(40, None), slice(None, None, 3)])
+def test_collapsed_codebooks_are_searched_as_exactly_as_others(search, dead):
+    x, codebook = torch.randn(50, 9), torch.randn(700, 9)
+    for value in (0.0, codebook[0].clone()):
+        codebook[dead] = value
+        assert torch.equal(search(x, codebook)[1], exact(x, codebook)[1])
 
 
 def test_no_rows_one_code_one_column(search):
@@ -296,6 +304,14 @@ def test_stats_refuse_nonsense():
     )
     with pytest.raises(RuntimeError):
         code_stats(torch.zeros(1, 3), torch.tensor([4]), 4)
+
+
+@pytest.mark.parametrize("outside", [-1, 4])
+def test_stats_on_a_gpu_refuse_what_is_outside_too(outside):
+    _refuse_outside(torch.tensor([0, 3]), 4)
+    _refuse_outside(torch.tensor([], dtype=torch.int64), 4)
+    with pytest.raises(RuntimeError, match=r"code_stats: expected indices in 0\.\.3"):
+        _refuse_outside(torch.tensor([0, outside]), 4)
 
 
 def test_the_command_says_what_is_active_and_why():

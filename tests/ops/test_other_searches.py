@@ -136,6 +136,33 @@ def test_torch_accepts_these_ops():
     torch.library.opcheck(torch.ops.tokenizers_vq.residual_codes.default, (x[0].detach(), tables))
 
 
+def sorted_codes(x, codebook, count):
+    distance = (x.double()[:, None] - codebook.double()).square().sum(-1)
+    distance = torch.where(distance.isfinite(), distance, torch.inf)
+    return distance.argsort(dim=1, stable=True)[:, :count]
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 400])
+def test_several_nearest_codes_are_those_of_float64(count):
+    for scale, offset in ((1, 0), (1e-3, 30), (0, 1)):
+        x, codebook = torch.randn(40, 6) * scale + offset, torch.randn(300, 6) * scale + offset
+        codebook[[9, 200, 299]] = codebook[4].clone()
+        codebook[[0, 150], 2] = torch.tensor([torch.nan, -torch.inf])
+        expected = sorted_codes(x, codebook, count)
+        for chunk in (1000, nearest.CHUNK):
+            assert torch.equal(nearest.nearest_codes(x, codebook, count, chunk), expected)
+    x[3, 1] = torch.inf
+    assert nearest.nearest_codes(x, codebook, 4)[3].tolist() == [0, 1, 2, 3]
+    assert nearest.nearest_codes(x[:0], codebook, 4).shape == (0, 4)
+
+
+def test_several_nearest_codes_are_one_op_of_a_graph():
+    x, codebook = torch.randn(20, 6), torch.randn(30, 6)
+    torch.library.opcheck(torch.ops.tokenizers_vq.nearest_codes.default, (x, codebook, 3))
+    compiled = torch.compile(nearest.nearest_codes, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(x, codebook, 3), sorted_codes(x, codebook, 3))
+
+
 def test_half_precision_is_searched_in_float32():
     x, codebooks = torch.randn(20, 6), [torch.randn(40, 6), torch.randn(30, 6)]
     x, codebooks = x.bfloat16(), [codes.bfloat16() for codes in codebooks]

@@ -95,7 +95,7 @@ def _search(x: Tensor, codebook: Tensor, chunk: int, *, product: bool) -> tuple[
         if codes.shape[0] > BLOCK:  # codes that are never chosen fill the last block
             missing = -codes.shape[0] % BLOCK
             codes = F.pad(codes, (0, 0, 0, missing), value=torch.nan)
-        usable = codes.isfinite().all(-1)
+        usable = codes.isfinite().all(-1) & ~_repeated(codes)
         clean = torch.where(usable[:, None], codes, 0.0)
         half = 0.5 * clean.double().square().sum(-1)
         # The half length is one more channel: adding it to the product would write scores twice.
@@ -113,6 +113,12 @@ def _search(x: Tensor, codebook: Tensor, chunk: int, *, product: bool) -> tuple[
             pairs = _candidates(found, slack[part])
             value[part], index[part] = _refine(x[part], codes, pairs, product=product)
         return value.float(), index
+
+
+def _repeated(codes: Tensor) -> Tensor:
+    """Return ``(K,)`` bool: codes that equal the one before or the first, so lose every tie."""
+    same = (codes[1:] == codes[:-1]).all(-1) | (codes[1:] == codes[:1]).all(-1)
+    return F.pad(same, (1, 0))
 
 
 def _candidates(scores: Tensor, slack: Tensor) -> Tensor:
@@ -163,18 +169,23 @@ def _refine(
         pairs: ``(m, 2)``, row and code of every candidate.
         product: measure negated inner products instead of squared distances.
     """
-    step = max(1, CHUNK // x.shape[1])
-    parts = [
-        _measure(x[p[:, 0]], codes[p[:, 1]], product=product) for p in torch.split(pairs, step)
-    ]
-    measured = torch.cat(parts) if parts else x.new_empty(0, dtype=torch.float64)
-    measured = torch.where(measured.isfinite(), measured, torch.inf)
+    measured = _measured(x, codes, pairs, product=product)
     row, code = pairs.unbind(1)
     best = measured.new_full(x.shape[:1], torch.inf).scatter_reduce(0, row, measured, "amin")
     last = codes.shape[0]
     code = torch.where((measured == best[row]) & (measured < torch.inf), code, last)
     index = code.new_full(x.shape[:1], last).scatter_reduce(0, row, code, "amin")
     return best, torch.where(index < last, index, 0)
+
+
+def _measured(x: Tensor, codes: Tensor, pairs: Tensor, *, product: bool = False) -> Tensor:
+    """Return ``(m,)`` float64, what every candidate measures; infinite where it is not finite."""
+    step = max(1, CHUNK // x.shape[1])
+    parts = [
+        _measure(x[p[:, 0]], codes[p[:, 1]], product=product) for p in torch.split(pairs, step)
+    ]
+    measured = torch.cat(parts) if parts else x.new_empty(0, dtype=torch.float64)
+    return torch.where(measured.isfinite(), measured, torch.inf)
 
 
 def _measure(a: Tensor, b: Tensor, *, product: bool) -> Tensor:
@@ -196,6 +207,10 @@ def _measure(a: Tensor, b: Tensor, *, product: bool) -> Tensor:
 def nearest_codes(x: Tensor, codebook: Tensor, count: int, chunk: int = CHUNK) -> Tensor:
     """Return the indices ``(N, count)`` of the nearest codes, nearest first.
 
+    Exact as ``nearest_code`` is: all codes whose float32 score lies within the bound of the
+    count-th best are measured in float64 and sorted, the lowest index first among equals. Codes
+    that are not finite come last; a row that is not finite gets ``0..count - 1``.
+
     Args:
         x: ``(N, d)``, any number of rows.
         codebook: ``(K, d)``; ``count`` is cut to K.
@@ -205,15 +220,34 @@ def nearest_codes(x: Tensor, codebook: Tensor, count: int, chunk: int = CHUNK) -
     with torch.autocast(x.device.type, enabled=False):
         x, codes = x.float(), codebook.float()
         count = min(count, codes.shape[0])
-        half = 0.5 * codes.square().sum(-1)
+        if torch.compiler.is_compiling():  # one node of the graph: how many candidates depends on x
+            found: Tensor = torch.ops.tokenizers_vq.nearest_codes(x, codes, count)
+            return found
+        half = 0.5 * codes.double().square().sum(-1)
+        usable = half.isfinite()
+        slack = _slack(x, torch.where(usable, half, 0.0))
+        slack = torch.where(slack < 0, torch.inf, slack)
+        offset = torch.where(usable, half, torch.inf).float()
+        table = torch.where(usable[:, None], codes, 0.0)
         index = torch.empty(x.shape[0], count, dtype=torch.int64, device=x.device)
-        if torch.compiler.is_compiling():  # a graph with any number of rows has no loop over them
-            return torch.addmm(-half, x, codes.T).topk(count, dim=1).indices
         rows = max(1, chunk // codes.shape[0])
         for start in range(0, x.shape[0], rows):
-            scores = torch.addmm(-half, x[start : start + rows], codes.T)
-            index[start : start + rows] = scores.topk(count, dim=1).indices
+            part = slice(start, start + rows)
+            scores = torch.addmm(offset, x[part], table.T, alpha=-1)
+            limit = scores.kthvalue(max(count, 1), dim=1).values + slack[part]
+            pairs = (~(scores > limit[:, None])).nonzero()
+            index[part] = _first_codes(x[part], codes, pairs, count)
         return index
+
+
+def _first_codes(x: Tensor, codes: Tensor, pairs: Tensor, count: int) -> Tensor:
+    """Return ``(n, count)``: of every row's candidates the nearest, the lowest index first."""
+    row, code = pairs.unbind(1)  # ascending, both
+    order = _measured(x, codes, pairs).argsort(stable=True)
+    order = order[row[order].argsort(stable=True)]
+    many = torch.bincount(row, minlength=x.shape[0])
+    places = (many.cumsum(0) - many)[:, None] + torch.arange(count, device=x.device)
+    return code[order][places]
 
 
 @torch.no_grad()

@@ -104,6 +104,7 @@ def code_stats(x: Tensor, index: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
     Raises:
         ShapeError: wrong rank, dtype, device or number of indices.
+        RuntimeError: an index outside; on a GPU torch raises it with a later call.
     """
     if x.ndim != 2 or index.shape != x.shape[:1] or index.dtype != torch.int64:
         raise ShapeError(
@@ -115,8 +116,15 @@ def code_stats(x: Tensor, index: Tensor, size: int) -> tuple[Tensor, Tensor]:
             f"code_stats: expected one device; got {x.device} and {index.device}. "
             "Move one to the other."
         )
+    if index.is_cuda:  # the kernel leaves them out; to ask the device here would be to wait for it
+        _refuse_outside(index, size)
     counts, sums = torch.ops.tokenizers_vq.code_stats(x.detach().float(), index, size)
     return counts, sums
+
+
+def _refuse_outside(index: Tensor, size: int) -> None:
+    inside = ((index >= 0) & (index < size)).all()
+    torch._assert_async(inside, f"code_stats: expected indices in 0..{size - 1}")
 
 
 def _check(where: str, x: Tensor, codebook: Tensor) -> None:

@@ -13,6 +13,7 @@ SCHEMAS = {
     "nearest_code": SEARCH.format("sqdist"),
     "largest_product": SEARCH.format("product"),
     "residual_codes": "(Tensor x, Tensor[] codebooks) -> Tensor",
+    "nearest_codes": "(Tensor x, Tensor codebook, int count) -> Tensor",
     "code_stats": "(Tensor x, Tensor index, int size) -> (Tensor counts, Tensor sums)",
 }
 
@@ -43,6 +44,10 @@ def _residual(x: Tensor, codebooks: list[Tensor]) -> Tensor:
     return nearest.residual_codes(x, codebooks)
 
 
+def _several(x: Tensor, codebook: Tensor, count: int) -> Tensor:
+    return nearest.nearest_codes(x, codebook, count)
+
+
 def _stats(x: Tensor, index: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return nearest.code_stats(x, index, size)
 
@@ -53,6 +58,10 @@ def _search_shapes(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
 
 def _residual_shapes(x: Tensor, codebooks: list[Tensor]) -> Tensor:
     return x.new_empty(x.shape[0], len(codebooks), dtype=torch.int64)
+
+
+def _several_shapes(x: Tensor, codebook: Tensor, count: int) -> Tensor:
+    return x.new_empty(x.shape[0], min(count, codebook.shape[0]), dtype=torch.int64)
 
 
 def _stats_shapes(x: Tensor, index: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -103,12 +112,14 @@ FORMS: dict[str, Callable[..., object]] = {
     "nearest_code": _nearest,
     "largest_product": _product,
     "residual_codes": _residual,
+    "nearest_codes": _several,
     "code_stats": _stats,
 }
 SHAPES: dict[str, Callable[..., object]] = {
     "nearest_code": _search_shapes,
     "largest_product": _search_shapes,
     "residual_codes": _residual_shapes,
+    "nearest_codes": _several_shapes,
     "code_stats": _stats_shapes,
 }
 GRADIENTS: dict[str, Callable[..., object]] = {
