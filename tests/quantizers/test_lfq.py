@@ -34,6 +34,23 @@ def test_golden_18_signs():
     assert LFQ(bits=18).encode(z).item() == 190649
 
 
+@pytest.mark.parametrize("head", [LFQ, BSQ])
+def test_the_first_channel_may_be_the_highest_bit(head):
+    z = torch.tensor([[0.3, -0.2, 1.5, 0.7]])
+    little, big = head(bits=4), head(bits=4, bit_order="big")
+    assert little.encode(z).tolist() == [[13]]
+    assert big.encode(z).tolist() == [[11]]
+    assert torch.equal(big.decode(torch.tensor([[11]])), little.decode(torch.tensor([[13]])))
+    assert torch.equal(big(z).z_q, little(z).z_q)
+    first = torch.tensor([[1.0, *[-1.0] * 35]])
+    assert head(bits=36, bit_order="big").encode(first).item() == 2**35
+    with pytest.raises(ConfigError) as error:
+        head(bits=4, bit_order="middle")
+    assert str(error.value) == (
+        f"{head.__name__} bit_order: there is no 'middle'; choose one of big, little."
+    )
+
+
 def test_zero_counts_as_negative():
     assert LFQ(bits=3).encode(torch.zeros(1, 3)).item() == 0
 
