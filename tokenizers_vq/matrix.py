@@ -33,6 +33,7 @@ COLUMNS = {
 }
 SCORES = ("psnr", "ssim", "nominal_bits", "n_bytes", "usage")
 PICTURE = ("psnr", "nominal_bits", "usage", "decode_per_second")
+CONTINUOUS = ("gaussian",)  # heads without codes
 LOWER = ("nominal_bits", "n_bytes", "train_seconds")
 
 
@@ -56,7 +57,7 @@ def run_matrix(
     Args:
         out: folder of ``matrix.md``, ``matrix.json``, ``matrix.svg`` and one folder per cell.
         backbones: names in ``conf/backbone``; default all that begin with ``tiny_``.
-        quantizers: names in ``conf/quantizer``; default all.
+        quantizers: names in ``conf/quantizer``; default all that have codes.
         data: name in ``conf/data``: trained on its train part, measured on its val part.
         steps: optimizer steps per cell.
         seed: of every training.
@@ -69,12 +70,14 @@ def run_matrix(
         One row per cell, in the order of the table.
 
     Raises:
-        ConfigError: there is no such backbone, quantizer, data set or protocol, or no step to take.
+        ConfigError: there is no such backbone, quantizer, data set or protocol, a quantizer has no
+            codes, or there is no step to take.
     """
     if steps < 1:
         raise ConfigError(f"matrix: expected at least 1 step per cell; got {steps}. Raise steps.")
     folder = Path(out)
-    rows_of = _chosen("quantizer", quantizers, config_names("quantizer"))
+    heads = [name for name in config_names("quantizer") if name not in CONTINUOUS]
+    rows_of = _chosen("quantizer", quantizers, heads)
     tiny = [name for name in config_names("backbone") if name.startswith("tiny_")]
     columns_of = _chosen("backbone", backbones, tiny)
     chosen = load_protocol(protocol)
@@ -216,6 +219,11 @@ class Cell:
 def _chosen(kind: str, wanted: Sequence[str] | None, default: list[str]) -> list[str]:
     known = config_names(kind)
     for name in wanted or ():
+        if name in CONTINUOUS:
+            raise ConfigError(
+                f"matrix: expected quantizers with codes; got '{name}', which has none. "
+                "Leave it out, or fit token_bridge or revq to what it trained."
+            )
         if name not in known:
             raise ConfigError(
                 f"matrix: expected a {kind} in conf/{kind}; got '{name}'. "

@@ -18,6 +18,7 @@ from tokenizers_vq.doctor.view import page
 from tokenizers_vq.errors import ConfigError, DataError, ShapeError
 from tokenizers_vq.quantizers.ecsq import ECSQ
 from tokenizers_vq.quantizers.fsq import FSQ
+from tokenizers_vq.quantizers.gaussian import Gaussian
 from tokenizers_vq.quantizers.grouped import Grouped
 from tokenizers_vq.quantizers.lfq import LFQ
 from tokenizers_vq.quantizers.residual import Residual
@@ -348,4 +349,13 @@ def test_the_command_repairs(saved, tmp_path, capsys):
     assert capsys.readouterr().err == (
         "tvq doctor: doctor: expected --fix shrink and --codes together; got one of them. "
         "Write --fix shrink --codes 1024.\n"
+    )
+
+
+def test_a_tokenizer_without_codes_has_nothing_to_look_at():
+    with pytest.raises(ConfigError) as error:
+        seen_by(Gaussian(dim=2), [torch.zeros(2, 2, 2)])
+    assert str(error.value) == (
+        "doctor: expected a tokenizer with codes; got the continuous head Gaussian. "
+        "Fit token_bridge or revq to it first (tvq fit)."
     )

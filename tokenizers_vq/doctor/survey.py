@@ -158,11 +158,16 @@ def survey(
 
     Raises:
         DataError: there is no item.
-        ConfigError: ``limit`` is below 1.
+        ConfigError: ``limit`` is below 1, or the tokenizer has no codes.
         ShapeError: an item has another rank or number of channels.
     """
     from tqdm import tqdm
 
+    if not tokenizer.quantizer.codebook_sizes:
+        raise ConfigError(
+            "doctor: expected a tokenizer with codes; got the continuous head "
+            f"{type(tokenizer.quantizer).__name__}. Fit token_bridge or revq to it first (tvq fit)."
+        )
     chosen = _chosen(len(dataset.ids), limit)
     dims = f"B {tokenizer.signal.channels} " + " ".join("THW"[-tokenizer.signal.axes :])
     found = Survey(tokenizer)
