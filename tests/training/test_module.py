@@ -6,8 +6,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from tokenizers_vq.discriminators.patchgan import PatchGAN
-from tokenizers_vq.errors import ShapeError
-from tokenizers_vq.losses.adversarial import Adversarial
+from tokenizers_vq.errors import ConfigError, ShapeError
+from tokenizers_vq.losses.adversarial import ORDERS, Adversarial
 from tokenizers_vq.losses.objective import Objective
 from tokenizers_vq.tokenizer import Tokenizer
 from tokenizers_vq.training.module import TokenizerModule, _joined
@@ -127,6 +127,37 @@ def test_whole_grids_of_two_sizes_do_not_make_one_step():
     assert str(error.value) == (
         "training: expected the batches of one step to have one size, as this quantizer sees whole "
         "grids; got grids [(4, 4), (5, 5)]. Crop to one size, or do not accumulate."
+    )
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_generator_meets_the_discriminator_before_or_after_its_step(order):
+    module = made(gan=True, adversarial={"order": order})
+    objective, critic = module.objective, module.objective.discriminator
+    weights, seen = [critic.main[0].weight.detach().clone()], []
+    terms = objective.generator_terms
+
+    def noted(*arguments):
+        now = critic.main[0].weight.detach().clone()
+        seen.append(not now.equal(weights[-1]))
+        weights.append(now)
+        return terms(*arguments)
+
+    objective.generator_terms = noted
+    fit(module, 2)
+    assert seen == ([True, True] if order == "discriminator_first" else [False, True])
+    assert critic.main[0].weight.equal(weights[-1]) == (order == "discriminator_first")
+    assert all(parameter.grad is None for parameter in critic.parameters())
+    optimizers = module.trainer.optimizers
+    assert [o.state[o.param_groups[0]["params"][0]]["step"].item() for o in optimizers] == [2, 2]
+
+
+def test_a_discriminator_that_goes_first_takes_no_parts_of_a_batch():
+    with pytest.raises(ConfigError) as error:
+        made(gan=True, adversarial={"order": "discriminator_first"}, accumulate=2)
+    assert str(error.value) == (
+        "training: expected optim.accumulate 1 for the order discriminator_first, in which each "
+        "batch meets a discriminator that knows it; got 2. Use larger batches, or generator_first."
     )
 
 
