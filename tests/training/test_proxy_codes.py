@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tokenizers_vq.backbones.titok import TiTokDecoder
 from tokenizers_vq.configs import read_config
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.tokenizer import Tokenizer
@@ -18,7 +19,6 @@ BASE = {
     "signal": {"kind": "image", "channels": 3}, "dim": 8, "encoder": NET, "decoder": NET,
     "quantizer": {"name": "vq", "codebook_size": 16},
 }  # fmt: skip
-SMALL = ("data.train.n=8", "data.val.n=2", "data.batch_size=2", "callbacks.publish.prior_items=2")
 
 
 def titok(codes=16, **pixels):
@@ -76,13 +76,35 @@ def test_decoders_and_sources_that_do_not_fit_are_refused():
 
 
 def test_both_stages_train_and_the_second_leaves_the_codes_alone(tmp_path):
-    words = [*SMALL, f"outputs={tmp_path}", "trainer.log_every_n_steps=1", "optim.lr=1e-3"]
-    first = run(compose(["experiment=synthetic_titok_codes", "trainer.max_steps=20", *words]))
+    words = ["data.train.n=8", "~logger.tensorboard", "callbacks.recon=null", f"outputs={tmp_path}"]
+    words += ["trainer.log_every_n_steps=1", "optim.lr=1e-3"]
+    first = run(compose(["experiment=tiny_titok_codes", *words]))
     assert first.metrics["train/model/proxy"] < math.log(64)
     words += ["trainer.max_steps=5", f"start={first.folder / 'tokenizer'}"]
-    second = run(compose(["experiment=synthetic_titok_pixels", *words]))
+    second = run(compose(["experiment=tiny_titok_pixels", *words]))
     x = torch.rand(2, 3, 64, 64) * 2 - 1
     assert second.tokenizer.encode(x).indices.equal(first.tokenizer.encode(x).indices)
     moved = second.tokenizer.decoder.state_dict()
     for key, value in first.tokenizer.decoder.state_dict().items():
         assert not moved[key].equal(value), key
+
+
+@pytest.mark.parametrize("stage", ["codes", "pixels"])
+def test_one_d_piece_trains_on_prefixes_in_both_stages(stage, tmp_path, monkeypatch):
+    lengths = {True: [], False: []}
+    words_of = TiTokDecoder._words
+
+    def noted(decoder, text, z_q):
+        lengths[decoder.training].append(z_q.shape[1])
+        return words_of(decoder, text, z_q)
+
+    monkeypatch.setattr(TiTokDecoder, "_words", noted)
+    words = ["trainer.max_steps=8", "~logger.tensorboard", "callbacks.recon=null"]
+    words += ["data.train.n=8", f"outputs={tmp_path}"]
+    result = run(compose([f"experiment=tiny_one_d_piece_{stage}", *words]))
+    assert len(lengths[True]) == 8
+    assert len({*lengths[True]}) > 3
+    assert {*lengths[True]} <= {*range(1, 17)}
+    assert {*lengths[False]} == {16}  # validation sees all of them
+    codes = result.tokenizer.encode(torch.zeros(1, 3, 64, 64), num_tokens=3)
+    assert codes.indices.shape == (1, 3, 1)
