@@ -183,6 +183,7 @@ PUBLISHED = {
     "alit": 12,
     "bsq_vit": 18,
     "flextok": math.log2(64000),
+    "encodec_24k": 320,
     "fqgan": 28,
     "ibq": 14,
     "karl": 12,
