@@ -43,7 +43,7 @@ try() {
     active=$(cd / && PYTHONPATH=$work/site "$python" -m tokenizers_vq.ops | awk 'NR == 1')
     rm -rf "$work/site"
   fi
-  row "$name" "$line" "$cuda" "${wheel#tokenizers_vq-*-}" "$active"
+  row "$name" "$line" "${cuda:--}" "${wheel#tokenizers_vq-*-}" "${active:--}"
 }
 row() { (IFS='|'; echo "| ${*//|//} |" | sed 's/|\([^ ]\)/| \1/g; s/\([^ ]\)|/\1 |/g') | tee -a "$table"; }
 
