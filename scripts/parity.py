@@ -7,8 +7,8 @@ range of the pictures), ``manifest.json`` (every upstream key with shape and dty
 their key and shape. Each case goes through ``tokenizers_vq.from_published``; a table is printed.
 
 Errors are the largest absolute difference over the largest absolute reference value. Indices are
-compared where the stored margin is above 1e-4, or everywhere if there is none; tokens that an
-encoder leaves out because it does not need them are not.
+compared where the stored margin is above 1e-4, or everywhere if there is none; where the published
+encoder halts, which its stored logits say, ours has to leave the token out, and nowhere else.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ FAMILIES = (
     ("Cosmos-Tokenizer", "", "cosmos_di"),
 )
 BOUND = 1e-4  # of relative errors and of margins
+HALTED = 0.75  # probability above which the published encoder does without a token
 OTHER_ORDER = ("vis", "sem", "sem_mid", "sem_high")  # of parts that are stored one by one
 
 
@@ -193,7 +194,8 @@ def _indices(ours: Tensor, theirs: Tensor, io: Mapping[str, Tensor], suffix: str
     elif len(margins) == theirs.shape[-1]:
         order = [f"margin_{part}" for part in OTHER_ORDER if f"margin_{part}" in names]
         sure = torch.stack([io[key].flatten(1) > BOUND for key in order], -1)
-    sure &= ours >= 0  # tokens left out here are among the published ones, and unused there
+    if (halting := io.get(f"halt_logits{suffix}")) is not None:
+        theirs = torch.where(halting.reshape(theirs.shape).sigmoid() > HALTED, -1, theirs)
     row.counted += int(sure.sum())
     row.equal += int(((ours == theirs) & sure).sum())
 
