@@ -21,8 +21,10 @@ class Unit(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` plus what the layers make of it, of the same shape."""
-        total: Tensor = x + super().forward(x)
-        return total
+        y = x
+        for layer in self:
+            y = layer(y)
+        return x + y
 
 
 class Noise(nn.Module):

@@ -74,7 +74,7 @@ def prepare(state: Mapping[str, Tensor]) -> State:
     if table is None:
         return found
     codes = found.get("quantizer.vq.layers.0._codebook.embed", table[:CODES]).shape[0]
-    for level, codebook in enumerate(table.split(codes)):
+    for level, codebook in enumerate(torch.split(table, codes)):
         name = f"quantizer.vq.layers.{level}._codebook."
         if not torch.equal(found.get(name + "embed", codebook), codebook):
             raise CheckpointError(
