@@ -130,7 +130,8 @@ def test_every_quantizer_config_builds_with_the_tiny_backbone(name):
 
 def test_every_head_has_a_config():
     used = {read_config("quantizer", name)["name"] for name in config_names("quantizer")}
-    assert used == set(registry.QUANTIZERS)
+    # for sequences of one axis; the importer of SNAC writes its config
+    assert used == set(registry.QUANTIZERS) - {"temporal_scales"}
 
 
 @pytest.mark.parametrize("name", config_names("quantizer"))

@@ -74,7 +74,7 @@ def test_options_that_cannot_be_are_named():
          "out."),
         (lambda: decoder()(z, chunk=0),
          "VocosDecoder: expected chunks of 1 latent and more and overlaps of 0 and more; got "
-         "chunk 0, overlap 13. Without a chunk all is decoded at once."),
+         f"chunk 0, overlap {decoder().reach}. Without a chunk all is decoded at once."),
         (lambda: decoder(padding="valid"),
          "vocos: expected padding of same or center; got 'valid'. Correct the backbone config."),
         (lambda: decoder(default_id=1),

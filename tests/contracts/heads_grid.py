@@ -39,7 +39,7 @@ CASES = {
         (8,), identity=True, graph=True,
     ),
     "temporal_scales_ragged": bound(
-        {"name": "temporal_scales", "strides": [4, 2, 1], "inner": EMA}, (7,), identity=True
+        {"name": "temporal_scales", "strides": [4, 2, 1], "inner": EMA}, (11,), identity=True
     ),
     "ms_lfq": bound(multi_scale({"name": "lfq", "bits": D}, scale_factor=0.7), identity=True),
     "ms_group_bsq": bound(

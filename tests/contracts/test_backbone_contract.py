@@ -180,6 +180,8 @@ def test_a_shift_by_one_stride_shifts_the_latents(name):
         torch.testing.assert_close(shifted[inner], z[inner], rtol=1e-4, atol=1e-5)
 
 
+# torch warns of the flattened weights of every LSTM that it exports
+@pytest.mark.filterwarnings("ignore:The tensor attributes:UserWarning")
 @torch.no_grad()
 def test_export_keeps_the_numbers_with_a_dynamic_batch(pair):
     encoder, decoder = pair

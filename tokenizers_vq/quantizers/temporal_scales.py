@@ -169,7 +169,7 @@ class TemporalScales(MultiScale):
             out = torch.where(active.reshape(-1, 1), flat.out, 0.0)
             total = total + self._repeated(out.reshape(row.shape), grid)
             indices = torch.where(active.reshape(-1, 1), flat.indices, -1)
-            flats.append(replace(flat, indices=indices.reshape(*row.shape[:2], -1)))
+            flats.append(replace(flat, indices=indices.reshape(*row.shape[:2], self.num_codebooks)))
         terms = mean_terms([flat.terms for flat in flats])
         for i, flat in enumerate(flats):
             terms |= {f"{name}/{i}": term for name, term in flat.terms.items()}
