@@ -85,6 +85,9 @@ def test_codes_know_their_rate():
     assert codes.vocab_size == 20
     assert codes.tokens.shape == (1, 64)
     assert codes.tokens[0, :4].tolist() == [0, 16, 0, 16]
+    codes.indices[0, 1:] = -1  # three of four rows are missing
+    assert codes.bits == 8 * 6
+    assert codes.tokens[0, 14:18].tolist() == [0, 16, -1, -1]
 
 
 @pytest.mark.parametrize(

@@ -97,10 +97,13 @@ class Codes:
 
     @property
     def tokens(self) -> Tensor:
-        """``(B, N)`` int64 for a language model: codebook k is shifted by the sizes before it."""
+        """``(B, N)`` int64 for a language model: codebook k is shifted by the sizes before it.
+
+        Tokens that are missing stay -1.
+        """
         starts = [sum(self.codebook_sizes[:k]) for k in range(len(self.codebook_sizes))]
         offsets = torch.tensor(starts, device=self.indices.device)
-        return (self.indices + offsets).flatten(1)
+        return torch.where(self.indices < 0, -1, self.indices + offsets).flatten(1)
 
     @property
     def vocab_size(self) -> int:
@@ -109,8 +112,14 @@ class Codes:
 
     @property
     def bits(self) -> float:
-        """Bits of one item at fixed length: positions x sum(log2 of the codebook sizes)."""
-        positions = math.prod(self.indices.shape[1:-1])
+        """Bits of one item at fixed length: positions x sum(log2 of the codebook sizes).
+
+        Where tokens are missing, the mean over the items of what is there.
+        """
+        positions: float = math.prod(self.indices.shape[1:-1])
+        missing = (self.indices < 0).all(-1)
+        if bool(missing.any()):
+            positions = float((~missing).sum()) / len(missing)
         return positions * sum(math.log2(size) for size in self.codebook_sizes)
 
     @property
