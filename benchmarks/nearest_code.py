@@ -20,10 +20,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")  # faiss's best; read when it is loaded
 
 import torch
 from nearest_code_cells import DATA, MEMORY, SHAPES, STEPS, addmm_step, exact, op_step
@@ -72,6 +71,7 @@ def with_cdist(x: Tensor, codebook: Tensor) -> Tensor:
 
 def with_faiss(x: Tensor, codebook: Tensor) -> Tensor:
     """Search with faiss on one thread."""
+    os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")  # faiss's best; read when it is loaded
     import faiss
 
     faiss.omp_set_num_threads(1)
@@ -156,7 +156,7 @@ def accuracy(name: str) -> Cell:
         search = nearest_code
         if isa == library.TORCH:
             from tokenizers_vq.functional.nearest import nearest_code as search
-        call = lambda search=search: search(x, codebook)  # noqa: E731 # timed below
+        call = partial(search, x, codebook)
         seconds = medians({isa: call}, 3)[isa]
         wrong = int((call()[1] != truth).sum())
         cell[isa] = {"wrong": wrong, "gflops": work / seconds}
@@ -231,7 +231,7 @@ def main() -> None:
     start = time.monotonic()
     for name, measure in cells(options.full).items():
         if name not in data["cells"] and time.monotonic() - start < options.seconds:
-            data["cells"][name] = measure()
+            data["cells"][name] = measure() | {"commit": data["environment"]["commit"]}
             print(name, data["cells"][name], flush=True)
             write_atomically(options.out, json.dumps(data, indent=1) + "\n")
             write_atomically(options.out.with_suffix(".md"), markdown(data))

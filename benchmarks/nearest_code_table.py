@@ -123,6 +123,7 @@ def markdown(data: Cell) -> str:
     cells = data["cells"]
     intel = "Intel" in data["machine"]
     torch_version = data["environment"]["versions"].get("torch")
+    commits = sorted({cell["commit"][:12] for cell in cells.values()})
     speeds = []
     for name, cell in cells.items():
         if name.startswith("speed"):
@@ -133,7 +134,7 @@ def markdown(data: Cell) -> str:
         "",
         "`OMP_NUM_THREADS=1 python benchmarks/nearest_code.py --full`, one thread on one core, CPU",
         f"time. {data['machine']}. torch {torch_version}. The kernel used",
-        f"unless told otherwise here: {data['preferred']}.",
+        f"unless told otherwise here: {data['preferred']}. Our commit: {', '.join(commits)}.",
         "",
         "## Bars: worst ratio of the shapes of a width (bar)",
         "",
