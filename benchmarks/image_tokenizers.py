@@ -31,9 +31,9 @@ from torch.utils._pytree import tree_leaves
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from reference import convnets  # noqa: E402 - the path to it is set above
+from reference import convnets
 
-from tokenizers_vq import from_published  # noqa: E402
+from tokenizers_vq import from_published
 
 RESULTS = ROOT / "benchmarks" / "results" / "image_tokenizers.json"
 LEVELS = (1, 1, 2, 2, 4)
