@@ -21,15 +21,15 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests" / "contracts"))
 
-from adapter import NotOffered  # noqa: E402 - the folder of tests is no package
-from contract_table import markdown  # noqa: E402 - as above
-from our_heads import Ours  # noqa: E402 - as above
-from peer_heads import TRAITS, Theirs  # noqa: E402 - as above
-from properties import PROPERTIES  # noqa: E402 - as above
-from properties_ranks import RANK_PROPERTIES  # noqa: E402 - as above
+from adapter import NotOffered
+from contract_table import markdown
+from our_heads import Ours
+from peer_heads import TRAITS, Theirs
+from properties import PROPERTIES
+from properties_ranks import RANK_PROPERTIES
 
-from tokenizers_vq.files import write_atomically  # noqa: E402 - as above
-from tokenizers_vq.results import environment  # noqa: E402 - as above
+from tokenizers_vq.files import write_atomically
+from tokenizers_vq.results import environment
 
 CHECKS = {check.__name__: (check, trait) for check, trait in (PROPERTIES | RANK_PROPERTIES).items()}
 SIDES = {"ours": Ours, "theirs": Theirs}
@@ -87,7 +87,7 @@ def warm_up() -> None:
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--again", action="store_true", help="forget what is in the JSON file")
+    parser.add_argument("--again", choices=SIDES, help="judge all heads of this side anew")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "contract.json")
     return parser.parse_args()
 
@@ -96,8 +96,10 @@ def main() -> None:
     """Judge every pair that is not in the file yet, writing it after each property."""
     options = arguments()
     warm_up()
-    known = options.out.exists() and not options.again
-    data = json.loads(options.out.read_text()) if known else {"answers": {}}
+    data = json.loads(options.out.read_text()) if options.out.exists() else {"answers": {}}
+    for row in data["answers"].values() if options.again else ():
+        for name in TRAITS:
+            row.pop(f"{options.again} {name}", None)
     data |= {
         "peer": version("vector-quantize-pytorch"),
         "environment": environment("cpu"),
