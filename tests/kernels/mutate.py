@@ -1,8 +1,9 @@
 """Plants bugs in the CUDA search, one at a time, and shows that the test driver finds each.
 
-Run: ``python tests/kernels/mutate.py [results file]``. Needs g++; several minutes of one core.
+Run: ``python tests/kernels/mutate.py [results file]``. Needs g++; many minutes of one core.
 """
 
+import resource
 import shutil
 import subprocess
 import sys
@@ -11,93 +12,66 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-WAIT = "cp_wait<0>();\n      __syncthreads();"
+HEADING = """# Planted bugs, and how the tests of the CUDA search find them
+
+`python tests/kernels/mutate.py tests/kernels/mutations.md`: each bug of its table alone, the driver
+built with `{}` and run until its first failure.
+
+| planted bug | found as |
+|---|---|
+"""
 FLAGS = ["-std=c++17", "-O1", "-w", "-fsanitize=address"]
 
-# name: (file in kernels/nearest_code/cuda, what is there, what the bug puts in its place)
-BUGS = {
-    "float32: no barrier in the step": ("filter_float32.cuh", WAIT, "cp_wait<0>();"),
-    "bfloat16: no barrier in the step": ("filter_bfloat16.cuh", WAIT, "cp_wait<0>();"),
-    "float32: no barrier before the end": (
-        "filter_float32.cuh",
-        "  __syncthreads();\n  finish",
-        "  finish",
-    ),
-    "bfloat16: no barrier before the end": (
-        "filter_bfloat16.cuh",
-        "  __syncthreads();\n  finish",
-        "  finish",
-    ),
-    "float32: copies not waited for": ("filter_float32.cuh", "cp_wait<0>", "cp_wait<1>"),
-    "bfloat16: copies not waited for": ("filter_bfloat16.cuh", "cp_wait<0>", "cp_wait<1>"),
-    "float32: load into the buffer in use": (
-        "filter_float32.cuh",
-        "load(buffer ^ 1",
-        "load(buffer",
-    ),
-    "bfloat16: one buffer of half norms": ("filter_bfloat16.cuh", "tile % 2 * TILE", "0 * TILE"),
-    "streamed rows: first buffer only": (
-        "filter_bfloat16.cuh",
-        "(STREAMED ? buffer : step) * L::STEP",
-        "(STREAMED ? 0 : step) * L::STEP",
-    ),
-    "bfloat16: wrong fragment": ("filter_bfloat16.cuh", "j % 2 * 2 + 1]", "j % 2 * 2]"),
-    "bfloat16: wrong row of a result": (
-        "filter_bfloat16.cuh",
-        "i % 2 * 8 + lane / 4",
-        "i % 2 * 8 + lane % 8",
-    ),
-    "bfloat16: wrong column of a result": (
-        "filter_bfloat16.cuh",
-        "warp_code + lane % 4 * 2",
-        "warp_code + lane % 4",
-    ),
-    "tie goes to the highest index": ("refine.cuh", "k < code &&", "k > code &&"),
-    "reduction over half a warp": ("refine.cuh", "int bits = 16", "int bits = 8"),
-    "sum over half a warp": ("primitives.cuh", "int bits = 16", "int bits = 8"),
-    "order of negative floats": (
-        "primitives.cuh",
-        "return bits < 0 ? bits ^ 0x7fffffff",
-        "return bits < 0 ? bits",
-    ),
-    "norm instead of half norm": ("prepare.cuh", "(0.5 * norm)", "(norm)"),
-    "no margin": ("filter.cuh", "2.02f * e", "0.0f * e"),
-    "too many candidates go unnoticed": (
-        "refine.cuh",
-        "row) > CANDIDATES",
-        "row) > 1000 * CANDIDATES",
-    ),
-    "one row too many": ("filter.cuh", "row < in.rows && d < in", "row <= in.rows && d < in"),
-    "one channel too many": ("filter.cuh", "d < in.channels;", "d <= in.channels;"),
-    "last split past the end": ("filter.cuh", "if (to > in.tiles) to = in.tiles;", ""),
-    "codes of the padding judged": (
-        "refine.cuh",
-        "bool wanted = k < in.codes",
-        "bool wanted = true",
-    ),
-    "half of a candidate's codes": ("refine.cuh", "q < 8; q += 4", "q < 4; q += 4"),
-    "distance from half of the lanes": ("refine.cuh", "bits = TOGETHER / 2", "bits = TOGETHER / 4"),
-    "kept rows: first step only": (
-        "filter_bfloat16.cuh",
-        "(STREAMED ? buffer : step) * L::STEP",
-        "(STREAMED ? buffer : 0) * L::STEP",
-    ),
-    "bfloat16: copies not swizzled": (
-        "filter_bfloat16.cuh",
-        "L::place(thread / L::PIECES, thread % L::PIECES)",
-        "thread * 8",
-    ),
-    "bfloat16: centre where codes land": (
-        "filter_bfloat16.cuh",
-        "<float*>(codes + L::STEP)",
-        "<float*>(codes)",
-    ),
-    "rows taken before the centre is there": (
-        "filter.cuh",
-        "__syncthreads();\n  for (int r",
-        "for (int r",
-    ),
-}
+# [file in kernels/nearest_code/cuda], then lines: name | what is there | what the bug puts there.
+BUGS = r"""
+[filter_float32.cuh]
+float32: no barrier in the step | cp_wait<0>();\n      __syncthreads(); | cp_wait<0>();
+float32: no barrier before the end |   __syncthreads();\n  finish |   finish
+float32: copies not waited for | cp_wait<0> | cp_wait<1>
+float32: load into the buffer in use | load(buffer ^ 1 | load(buffer
+[filter_bfloat16.cuh]
+bfloat16: no barrier in the step | cp_wait<0>();\n      __syncthreads(); | cp_wait<0>();
+bfloat16: no barrier before the end |   __syncthreads();\n  finish |   finish
+bfloat16: copies not waited for | cp_wait<0> | cp_wait<1>
+bfloat16: one buffer of half norms | tile % 2 * TILE | 0 * TILE
+streamed rows: first buffer only | STREAMED ? buffer : step | STREAMED ? 0 : step
+bfloat16: wrong fragment | j % 2 * 2 + 1] | j % 2 * 2]
+bfloat16: wrong row of a result | i % 2 * 8 + lane / 4 | i % 2 * 8 + lane % 8
+bfloat16: wrong column of a result | warp_code + lane % 4 * 2 | warp_code + lane % 4
+kept rows: first step only | STREAMED ? buffer : step | STREAMED ? buffer : 0
+bfloat16: copies not swizzled | L::place(thread / L::PIECES, thread % L::PIECES) | thread * 8
+bfloat16: centre where codes land | <float*>(codes + L::STEP) | <float*>(codes)
+[refine.cuh]
+tie goes to the highest index | k < code && | k > code &&
+reduction over half a warp | int bits = 16 | int bits = 8
+too many candidates go unnoticed | row) > CANDIDATES | row) > 1000 * CANDIDATES
+codes of the padding judged | bool wanted = k < in.codes | bool wanted = true
+half of a candidate's codes | q < 8; q += 4 | q < 4; q += 4
+distance from half of the lanes | bits = TOGETHER / 2 | bits = TOGETHER / 4
+[primitives.cuh]
+sum over half a warp | int bits = 16 | int bits = 8
+order of negative floats | return bits < 0 ? bits ^ 0x7fffffff | return bits < 0 ? bits
+[prepare.cuh]
+norm instead of half norm | (0.5 * norm) | (norm)
+[filter.cuh]
+no margin | 2.02f * e | 0.0f * e
+one row too many | row < in.rows && d < in | row <= in.rows && d < in
+one channel too many | d < in.channels; | d <= in.channels;
+last split past the end | if (to > in.tiles) to = in.tiles; | ;
+rows taken before the centre is there | __syncthreads();\n  for (int r | for (int r
+"""
+
+
+def bugs() -> dict[str, tuple[str, str, str]]:
+    """Return file, what is there and what the bug puts there, by the names in ``BUGS``."""
+    found, file = {}, ""
+    for line in BUGS.strip().splitlines():
+        if line.startswith("["):
+            file = line.strip("[]")
+        else:
+            name, old, new = (part.replace(r"\n", "\n").strip(" ") for part in line.split("|"))
+            found[name] = file, old, new
+    return found
 
 
 def build(folder: Path, bug: tuple[str, str, str] | None) -> Path:
@@ -115,41 +89,46 @@ def build(folder: Path, bug: tuple[str, str, str] | None) -> Path:
     return program
 
 
-def verdict(program: Path) -> str:
-    """Run the driver until its first failure; return what it found, or ``survived``."""
+def verdict(program: Path) -> tuple[bool, str]:
+    """Run the driver until its first failure; return whether there was one, and its words."""
     done = subprocess.run(
         [program, "first"], capture_output=True, text=True, timeout=1800, check=False
     )
     if done.returncode == 0:
-        return "survived"
+        return False, f"nothing: {done.stdout.splitlines()[-1]}"
     if "ERROR: AddressSanitizer" in done.stderr:
         kind = done.stderr.split("ERROR: AddressSanitizer: ")[1].split()[0]
-        return f"AddressSanitizer: {kind}"
+        return True, f"AddressSanitizer: {kind}"
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
-    return failed[0].removeprefix("FAILED ") if failed else f"exit status {done.returncode}"
+    words = failed[0].removeprefix("FAILED ") if failed else f"exit status {done.returncode}"
+    return True, words.strip(" ,")
 
 
 def examine(item: tuple[str, tuple[str, str, str] | None]) -> tuple[str, bool]:
     """Return the table row of one bug (or of none), and whether it came out as it should."""
     name, bug = item
     with tempfile.TemporaryDirectory() as folder:
-        found = verdict(build(Path(folder), bug))
-    right = (found == "survived") == (bug is None)
-    return f"| {name} | {'all runs right' if bug is None and right else found} |", right
+        found, words = verdict(build(Path(folder), bug))
+    return f"| {name} | {words} |\n", found == (bug is not None)
 
 
 def main() -> int:
     """Run all bugs, print a table, to a file, too, if one is named; return how many survived."""
-    lines, survived = ["| planted bug | found as |", "|---|---|"], 0
+    planted, survived = bugs(), 0
+    page = HEADING.format(" ".join(FLAGS))
     with ThreadPoolExecutor(2) as pool:
-        for line, right in pool.map(examine, {"(none)": None, **BUGS}.items()):
+        for row, right in pool.map(examine, {"(none)": None, **planted}.items()):
             survived += not right
-            lines.append(line)
-            sys.stdout.write(line + "\n")
+            page += row
+            sys.stdout.write(row)
             sys.stdout.flush()
-            if len(sys.argv) > 1:
-                Path(sys.argv[1]).write_text("\n".join(lines) + "\n")
-    sys.stdout.write(f"{len(BUGS)} bugs, {survived} not found\n")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    last = (
+        f"{len(planted)} bugs, {survived} not found, {used.ru_utime + used.ru_stime:.0f} s CPU.\n"
+    )
+    sys.stdout.write(last)
+    if len(sys.argv) > 1:
+        Path(sys.argv[1]).write_text(f"{page}\n{last}")
     return survived
 
 
