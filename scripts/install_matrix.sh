@@ -47,7 +47,16 @@ try() {
 }
 row() { (IFS='|'; echo "| ${*//|//} |" | sed 's/|\([^ ]\)/| \1/g; s/\([^ ]\)|/\1 |/g') | tee -a "$table"; }
 
-: > "$table"
+cat > "$table" << END
+# Installing with and without compilers
+
+\`scripts/install_matrix.sh python benchmarks/results/install_matrix.md\`: \`pip wheel\` of the sources,
+then the wheel is run. The last row sets \`TOKENIZERS_VQ_REQUIRE=cpu\`: the build fails. In the others
+it succeeds. $(g++ --version | head -1), $(nvcc --version 2> /dev/null | grep -o 'release [0-9.]*' | sed 's/release/nvcc/' || echo no nvcc),
+$("$python" --version), torch $("$python" -c 'import torch; print(torch.__version__)'),
+TOKENIZERS_VQ_CUDA_ARCHES=${TOKENIZERS_VQ_CUDA_ARCHES:-(not set)}.
+
+END
 row "install with" "what the build says" "and of CUDA" "wheel" "what then runs"
 row --- --- --- --- ---
 here=--no-build-isolation
