@@ -25,6 +25,10 @@ ASIDE = {
     "karl": r"encoder\.(halt\..*|norm_halt\..*)",
 }
 
+# Encoder options in bfloat16, where oneDNN of torch 2.14 convolves 8 channels by 8 samples in steps
+# of 4 to numbers that have nothing to do with the right ones (AVX-512 and AMX).
+BFLOAT16 = {"tiny_dac": {"width": 8}}
+
 
 def part(name: str) -> str:
     return read_config("backbone", name)["encoder"]["name"]
@@ -130,14 +134,16 @@ def test_the_last_layer_is_a_parameter_of_the_decoder(pair):
 
 
 @torch.no_grad()
-def test_bfloat16_autocast_is_close(pair):
-    encoder, decoder = pair
-    x = signal(encoder, 2)
+@pytest.mark.parametrize("name", TINY)
+def test_bfloat16_autocast_is_close(name):
+    encoder, decoder = make(name, **BFLOAT16.get(name, {}))
+    # positions enough for the statistics of normalisations, which amplify the rounding of a few
+    x = signal(encoder, 8 if kind(name) == "image" else 4)
     expected = decoder(encoder(x))
     with torch.autocast("cpu", torch.bfloat16):
         got = decoder(encoder(x))
-    # on the mean: layers of random weights may amplify the rounding of a single sample
-    assert (got.float() - expected).abs().mean() <= 0.05 * expected.abs().max() + 0.02
+    # from 0.001 in transformers to 0.007 behind the adaptive norms of MAGVIT2
+    assert (got.float() - expected).abs().mean() <= 0.015 * expected.abs().max()
 
 
 @torch.no_grad()
