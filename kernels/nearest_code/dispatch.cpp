@@ -1,4 +1,6 @@
 // Chooses the kernel at run time; holds what does not depend on the instruction set.
+#include <pthread.h>
+
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -18,7 +20,8 @@ Buffer::Buffer(size_t bytes) : start_(aligned_alloc(64, (bytes + 64) / 64 * 64))
 Buffer::~Buffer() { free(start_); }
 Packed::Packed(int64_t codes, int64_t words_per_code)
     : words(static_cast<size_t>(codes * words_per_code * 4)),
-      halves(static_cast<size_t>(codes * 4)) {}
+      halves(static_cast<size_t>(codes * 4)),
+      bytes(codes * (words_per_code + 1) * 4) {}
 
 namespace {
 
@@ -85,6 +88,10 @@ class Cache {
  public:
   static constexpr int64_t kLargest = 2 << 20;  // bytes of a codebook that is kept
   static constexpr int64_t kTotal = 32 << 20;   // bytes of all that is kept
+  static constexpr int64_t kLeast = 256 << 10;  // what a small one counts: at most 128 are compared
+
+  void lock() { mutex_.lock(); }
+  void unlock() { mutex_.unlock(); }
 
   std::shared_ptr<const Packed> get(int kernel, const Codes& codes) {
     {
@@ -98,12 +105,14 @@ class Cache {
       }
       ++state_.misses;
     }
-    std::shared_ptr<const Packed> packed(kKernels[kernel].pack(codes));
     std::unique_ptr<float[]> copy(new float[static_cast<size_t>(codes.count * codes.width)]);
     for (int64_t k = 0; k < codes.count; ++k) {
       memcpy(copy.get() + k * codes.width, codes.start + k * codes.stride,
              static_cast<size_t>(codes.width) * 4);
     }
+    // Packed from the copy: the two belong together even if another thread writes meanwhile.
+    const Codes copied{copy.get(), codes.count, codes.width, codes.width, codes.product};
+    std::shared_ptr<const Packed> packed(kKernels[kernel].pack(copied));
     const std::lock_guard<std::mutex> lock(mutex_);
     // What was at this address has changed, as in training: the old one will not come back.
     entries_.remove_if([&](const Entry& e) {
@@ -113,9 +122,9 @@ class Cache {
     entries_.push_front({kernel, codes, std::move(copy), packed});
     state_.bytes = 0;
     for (auto at = entries_.begin(); at != entries_.end();) {
-      state_.bytes += 2 * bytes(at->codes);
+      state_.bytes += at->size();
       if (state_.bytes > kTotal) {
-        state_.bytes -= 2 * bytes(at->codes);
+        state_.bytes -= at->size();
         at = entries_.erase(at);
       } else {
         ++at;
@@ -135,6 +144,11 @@ class Cache {
     Codes codes;
     std::unique_ptr<float[]> copy;
     std::shared_ptr<const Packed> packed;
+
+    int64_t size() const {
+      const int64_t held = bytes(codes) + packed->bytes;
+      return held > kLeast ? held : kLeast;
+    }
 
     bool holds(const Codes& c) const {
       if (c.count != codes.count || c.width != codes.width || c.product != codes.product) {
@@ -156,7 +170,11 @@ class Cache {
 };
 
 Cache& cache() {
-  static Cache& kept = *new Cache;  // never destroyed: threads may outlive static objects
+  static Cache& kept = [&]() -> Cache& {
+    // A process that forks while another thread searches gets a free lock, not one held for ever.
+    pthread_atfork([] { cache().lock(); }, [] { cache().unlock(); }, [] { cache().unlock(); });
+    return *new Cache;  // never destroyed: threads may outlive static objects
+  }();
   return kept;
 }
 

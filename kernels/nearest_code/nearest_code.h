@@ -48,6 +48,7 @@ class Buffer {
 struct Packed {
   Packed(int64_t codes, int64_t words);
   Buffer words, halves;
+  int64_t bytes;  // of both
   double squared = 0;  // largest |c|^2 of the finite codes
   double lost = 0;     // largest |c - rounded c|^2
 };
@@ -72,7 +73,8 @@ const char* preferred();
 // Packed codebooks are kept and used again as long as every number of the codebook is the same.
 void search(const Search&);
 
-// How often a kept codebook was used, how often one was packed anew, and the bytes that are kept.
+// How often a kept codebook was used, how often one was packed anew, and the bytes of what is kept,
+// a small one counted as 256 KiB.
 struct CacheState { int64_t hits, misses, bytes; };
 CacheState cache_state();
 

@@ -1,6 +1,8 @@
 """Packed codebooks are kept while they do not change, and no write to one is ever missed."""
 
 import importlib
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -96,6 +98,39 @@ def test_what_is_kept_is_bounded():
         hit_after(torch.randn(3, 256), torch.randn(size, 256))
     if KERNELS.names:
         assert 0 < counts()[2] <= 32 * 2**20
+
+
+def test_of_small_codebooks_only_so_many_are_kept():
+    x, codebooks = torch.randn(2, 2), [torch.randn(3, 2) for _ in range(200)]
+    for codebook in codebooks:
+        assert not hit_after(x, codebook)
+    assert hit_after(x, codebooks[-1]) or not KERNELS.names
+    assert not hit_after(x, codebooks[0])
+
+
+FORKS = """
+import os, threading, torch
+from tokenizers_vq.ops import nearest_code
+torch.set_num_threads(1)
+x, codebook = torch.randn(2, 256), torch.randn(1000, 256)
+def search():
+    while True:
+        nearest_code(x, codebook)
+threading.Thread(target=search, daemon=True).start()
+for _ in range(40):
+    child = os.fork()
+    if not child:
+        nearest_code(x, codebook)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+os._exit(0)
+"""
+
+
+def test_a_process_forked_while_another_thread_searches_can_search():
+    command = [sys.executable, "-W", "ignore", "-c", FORKS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("rows", [1, 100, 700])
