@@ -78,11 +78,10 @@ def build_cuda(target: Path, work: Path) -> None:
     codes.append(f"-gencode=arch=compute_{arches[-1]},code=compute_{arches[-1]}")
     work.mkdir(parents=True, exist_ok=True)
     kernels, binding = work / "cuda_kernels.o", work / "cuda_library.o"
-    defines = ["-DUSE_CUDA", f'-DTOKENIZERS_VQ_ARCHES="{" ".join(arches)}"']
     commands = [
         [nvcc, "-std=c++17", "-O3", "-ccbin", compiler, "-Xcompiler", "-fPIC,-fvisibility=hidden",
          *codes, "-c", str(CUDA / "nearest_code.cu"), "-o", str(kernels)],
-        [compiler, *FLAGS, *_includes(torch), *defines, "-c", str(CUDA / "library.cpp"), "-o",
+        [compiler, *FLAGS, *_includes(torch), "-DUSE_CUDA", "-c", str(CUDA / "library.cpp"), "-o",
          str(binding)],
     ]  # fmt: skip
     link = [compiler, "-shared", str(kernels), str(binding), *_cuda_runtime(nvcc)]

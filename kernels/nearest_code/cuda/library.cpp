@@ -165,9 +165,5 @@ STABLE_TORCH_LIBRARY_IMPL(tokenizers_vq, CUDA, m) {
 PyMODINIT_FUNC PyInit__C_cuda(void) {
   static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_C_cuda", nullptr, -1, nullptr,
                                    nullptr, nullptr, nullptr, nullptr};
-  PyObject* module = PyModule_Create(&definition);
-#ifdef TOKENIZERS_VQ_ARCHES
-  if (module) PyModule_AddStringConstant(module, "ARCHES", TOKENIZERS_VQ_ARCHES);
-#endif
-  return module;
+  return PyModule_Create(&definition);
 }
