@@ -81,7 +81,7 @@ def residual_codes(x: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
     Reference:
         Zeghidour et al., SoundStream, 2021, https://arxiv.org/abs/2107.03312, algorithm 1.
     """
-    if not codebooks:
+    if len(codebooks) == 0:  # also of a stack (M, K, d) in one tensor
         raise ShapeError("residual_codes: expected at least one codebook; got none. Give one.")
     for codebook in codebooks:
         if codebook.ndim == 3:
