@@ -30,7 +30,7 @@ def test_a_training_step_has_two_forwards_and_leaves_the_base_alone():
     assert set(made.terms) == {"nll", "code", "halt"}
     assert made.x_hat.shape == made.target.shape == (4, 3, 32, 32)
     assert made.target.equal(torch.cat([x, x]))
-    assert made.z.shape[1] - 8 in {2, 4, 6}  # the drawn budget, then the whole one
+    assert made.z.shape[1] - 8 in {2, 4, 6}  # a drawn number, then all of them
     # an untrained model: log 2 for what should be needed in either forward, and for the rest
     assert made.terms["halt"].item() == pytest.approx(3 * 0.6931, rel=0.05)
     assert made.terms["nll"].item() == pytest.approx(2 * 2.7726, rel=0.02)
@@ -38,6 +38,13 @@ def test_a_training_step_has_two_forwards_and_leaves_the_base_alone():
     learns = {name for name, p in tok.named_parameters() if p.grad is not None}
     assert not any(".base." in name or "painter.codebook" in name for name in learns)
     assert {"encoder.halt.2.weight", "encoder.errors", "decoder.embed.weight"} <= learns
+
+
+def test_the_second_forward_has_all_tokens_whatever_the_budget():
+    tok = tiny()
+    tok.encoder.budget = 3  # smaller than what the first forward may draw
+    made = tok.decoder.training_pass(tok, torch.rand(1, 3, 32, 32) * 2 - 1, 0)
+    assert made.z.shape[1] - 8 in {2, 4, 6}
 
 
 def test_the_second_stage_teaches_pixels():

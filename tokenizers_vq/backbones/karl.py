@@ -267,8 +267,8 @@ class KARLDecoder(TokenDecoder):
         """Return what the two forwards of a training step compare.
 
         The first has T tokens, drawn from ``budgets``, and a small wished error; it reaches the
-        error e. The second has the whole budget and the wish e; its tokens behind T should not be
-        needed, all others should. ``terms`` are ``halt``, the binary cross entropies of that;
+        error e. The second has all tokens that there are and the wish e; those behind T should not
+        be needed, all others should. ``terms`` are ``halt``, the binary cross entropies of that;
         in stage ``"codes"``, in which the base learns nothing, ``nll`` and ``code`` as in
         ``ALITDecoder``. In stage ``"pixels"`` both pictures are compared with ``x``.
 
@@ -288,7 +288,7 @@ class KARLDecoder(TokenDecoder):
         small = encoder.bins[encoder.bins <= SMALL + 1e-6]
         wished = small[torch.randint(len(small), (x.shape[0],), device=small.device)]
         reached = lesson.forward(count, wished, count, hide=False)
-        lesson.forward(encoder.budget, reached, count, hide=True)
+        lesson.forward(encoder.counts[-1], reached, count, hide=True)
         return lesson.result()
 
 
