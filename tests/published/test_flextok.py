@@ -71,7 +71,17 @@ def test_wrong_files_and_values_are_named():
         where + "one without registers in its encoder."
     )
     assert "got 'scale'" in message("flextok", state, {"scale": 1}, error=ConfigError)
-    tok = from_published("flextok", state, VALUES)
+    block = {"blocks": {"partial": {"head_dim": 32}}}
+    assert message("flextok", state, {"encoder": block}, error=ConfigError) == (
+        "from_published('flextok'): expected head_dim of 64; got 32 at "
+        "encoder.blocks.partial.head_dim. No other is known here."
+    )
+    dropout = {"dec_latent_dropout": {"replace_with_single_token": True}}
+    assert message("flextok", state, {"decoder": dropout}, error=ConfigError) == (
+        "from_published('flextok'): expected replace_with_single_token of False; got True at "
+        "decoder.dec_latent_dropout.replace_with_single_token. No other is known here."
+    )
+    tok = from_published("flextok", state, {**VALUES, "encoder": {"head_dim": 64}})
     with pytest.raises(ConfigError) as error:
         tok.decode(torch.zeros(1, 6, 1, dtype=torch.int64), steps=0)
     assert str(error.value) == "FlexTokDecoder: expected steps of at least 1; got 0. 20 is usual."

@@ -8,11 +8,12 @@ Reference:
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.published.importing import Family, Weights
 from tokenizers_vq.published.keys import Rule, drop, sizes
 from tokenizers_vq.published.wrappers import check_config
@@ -21,7 +22,9 @@ KNOWN = (
     *("vae", "encoder", "decoder", "regularizer", "flow_matching_noise_module", "pipeline"),
     *("scaling_factor", "levels"),
 )
+WHERE = "from_published('flextok')"
 LEVELS = (8, 8, 8, 5, 5, 5)
+FIXED = {"head_dim": 64, "replace_with_single_token": False}  # wherever they stand; not in shapes
 ENC, DEC = r"encoder\.module_dict\.", r"decoder\.module_dict\."
 LATENT_RANGE = (-64.0, 64.0)  # of latents as signals: wide enough for any
 _BLOCK = (
@@ -41,9 +44,16 @@ def configure(state: Weights, config: Mapping[str, Any]) -> dict[str, Any]:
     rest is in the shapes. ``scaling_factor`` and ``levels`` may also stand at its top.
 
     Raises:
-        ConfigError: a constructor value does not exist.
+        ConfigError: a constructor value does not exist, or means another network than this one.
     """
-    check_config(config, KNOWN, "from_published('flextok')")
+    check_config(config, KNOWN, WHERE)
+    for path, value in _leaves(config):
+        name = path.rpartition(".")[2]
+        if name in FIXED and value != FIXED[name]:
+            raise ConfigError(
+                f"{WHERE}: expected {name} of {FIXED[name]}; got {value!r} at {path}. "
+                "No other is known here."
+            )
     scale = config.get("scaling_factor") or (config.get("vae") or {}).get("scaling_factor") or 1.0
     levels = config.get("levels") or (config.get("regularizer") or {}).get("levels") or LEVELS
     embed = state["encoder.module_dict.enc_patch_emb.patch_proj.weight"]
@@ -82,6 +92,15 @@ def configure(state: Weights, config: Mapping[str, Any]) -> dict[str, Any]:
             "vae": _vae(state, channels) if with_vae else None,
         },
     }
+
+
+def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted path and the value of every leaf of nested mappings."""
+    if not isinstance(tree, Mapping):
+        yield path, tree
+        return
+    for key, value in tree.items():
+        yield from _leaves(value, f"{path}.{key}" if path else str(key))
 
 
 def _vae(state: Weights, dim: int) -> dict[str, Any]:
