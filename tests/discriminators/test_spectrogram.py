@@ -30,3 +30,13 @@ def test_the_shortest_sound_has_logits_and_gradients():
     assert str(error.value) == (
         "Spectrogram: expected at least 65 samples; got 64. Use longer crops."
     )
+
+
+def test_it_sees_magnitudes_in_a_range():
+    judge = Spectrogram((64,), width=2).judges[0]
+    time = torch.arange(640) / 8
+    x = torch.stack([0 * time, (6.2832 * time).sin(), 9 * (6.2832 * time).sin()])[:, None]
+    silent, tone, loud = judge.view(x)[:, 0, 8, 5].tolist()
+    assert silent == pytest.approx(1e-7**0.5)
+    assert tone == pytest.approx(16, rel=1e-3)  # half of a window's sum, which is 32
+    assert loud == pytest.approx(1e3**0.5)

@@ -1,6 +1,7 @@
 """Magnitude spectra at many resolutions, judged as pictures: X-Codec-2 and BigCodec.
 
 Xin et al., BigCodec, 2024, https://arxiv.org/abs/2409.05377, section 2.3.
+The released code of X-Codec-2 keeps squared magnitudes in a range, and so do we.
 """
 
 from collections.abc import Sequence
@@ -8,6 +9,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from tokenizers_vq.discriminators.judges import Judge, Panel, conv2d, stft
+
+POWER = (1e-7, 1e3)  # range of squared magnitudes
 
 
 class PictureJudge(Judge):
@@ -27,7 +30,8 @@ class PictureJudge(Judge):
 
     def view(self, x: Tensor) -> Tensor:
         """Return ``(B, 1, n_fft / 2 + 1, frames)`` of ``x (B, 1, T)``."""
-        return stft(x, self.n_fft, self.n_fft // 2).abs()[:, None]
+        z = stft(x, self.n_fft, self.n_fft // 2)
+        return (z.real.square() + z.imag.square()).clamp(*POWER).sqrt()[:, None]
 
 
 class Spectrogram(Panel):
