@@ -41,6 +41,16 @@ def test_a_mel_loss_is_the_mean_distance_of_logarithms():
     assert spectral.vocos_mel()(x, y).item() == pytest.approx(wanted.item(), rel=1e-3)
 
 
+def test_multi_resolution_stft_is_convergence_and_distance_of_logarithms():
+    x, y = tones()
+    terms = []
+    for n_fft, hop in ((2048, 512), (512, 128)):
+        a, b = (by_hand(s, n_fft, hop) + 1e-7 for s in (x, y))
+        terms.append((a - b).norm() / a.norm() + (a.log() - b.log()).abs().mean())
+    loss = spectral.MultiResolutionSTFT((2048, 512), (512, 128), (2048, 512))
+    assert loss(x, y).item() == pytest.approx(sum(terms).item() / 2, rel=1e-3)
+
+
 LOSSES = {
     "dac_mel": spectral.dac_mel(16000),
     "dac_mel_distance": spectral.dac_mel_distance(16000),

@@ -276,7 +276,8 @@ class MultiScaleMel:
 class MultiResolutionSTFT:
     """Spectral convergence and log magnitude at several resolutions, averaged over them.
 
-    Yamamoto et al., Parallel WaveGAN, 2020, https://arxiv.org/abs/1910.11480, eq. 4 to 6.
+    Yamamoto et al., Parallel WaveGAN, 2020, https://arxiv.org/abs/1910.11480, eq. 4 to 6, with the
+    floor of X-Codec-2's training code, which has windows of 2048 and 512 samples, hop a quarter.
 
     Attributes:
         n_ffts: samples of a frame, by resolution.
@@ -284,7 +285,7 @@ class MultiResolutionSTFT:
         wins: samples of the Hann window.
         convergence: weight of ``|A - B|_F / |A|_F`` over the whole batch.
         magnitude: weight of ``mean|ln A - ln B|``.
-        floor: smallest magnitude.
+        floor: added to the magnitudes.
     """
 
     n_ffts: Sequence[int] = (1024, 2048, 512)
@@ -292,7 +293,7 @@ class MultiResolutionSTFT:
     wins: Sequence[int] = (600, 1200, 240)
     convergence: float = 1.0
     magnitude: float = 1.0
-    floor: float = 1e-7**0.5
+    floor: float = 1e-7
 
     def __call__(self, x: Tensor, x_hat: Tensor) -> Tensor:
         """Return the loss ``()`` for ``x`` and ``x_hat (B, C, T)``.
@@ -304,7 +305,7 @@ class MultiResolutionSTFT:
         terms = []
         for n_fft, hop, win in zip(self.n_ffts, self.hops, self.wins, strict=True):
             spectrum = Spectrum(n_fft, hop, win)
-            a, b = (spectrum(signal).clamp(min=self.floor) for signal in (x, x_hat))
+            a, b = (spectrum(signal) + self.floor for signal in (x, x_hat))
             convergence = (a - b).norm() / a.norm()
             magnitude = (a.log() - b.log()).abs().mean()
             terms.append(self.convergence * convergence + self.magnitude * magnitude)
