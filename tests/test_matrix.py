@@ -4,7 +4,7 @@ import re
 import pytest
 from reference.patch_mean import PatchMean, Pictures
 
-from tokenizers_vq.configs import config_names
+from tokenizers_vq.configs import config_names, read_config
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.matrix import run_matrix
 
@@ -39,7 +39,10 @@ def test_every_head_meets_every_tiny_backbone(tmp_path):
         "backbone=tiny_cnn2d", f"quantizer={heads[0]}",
         "data=synthetic_images", "trainer.max_steps=5", "seed=0",
     ]  # fmt: skip
-    tiny = [name for name in config_names("backbone") if name.startswith("tiny_")]
+    tiny = [
+        name for name in config_names("backbone")
+        if name.startswith("tiny_") and read_config("backbone", name)["signal"]["kind"] == "image"
+    ]  # fmt: skip
     rows = matrix(tmp_path / "backbones", train, quantizers=["fsq"], backbones=None)
     assert [row["backbone"] for row in rows] == tiny
 
@@ -96,6 +99,17 @@ def test_unknown_heads_are_refused(tmp_path):
     assert str(caught.value).startswith(
         "matrix: expected a quantizer in conf/quantizer; got 'fqs'. Choose from binary_mapper, "
     )
+
+
+def test_backbones_for_other_signals_are_refused(tmp_path):
+    train = Trainer()
+    with pytest.raises(ConfigError) as caught:
+        matrix(tmp_path, train, backbones=["tiny_cnn2d", "tiny_seanet"])
+    assert str(caught.value) == (
+        "matrix: expected backbones for the signals of 'synthetic_images', which have 2 axes; got "
+        "'tiny_seanet' for audio. Choose other --data or --backbones."
+    )
+    assert not train.calls
 
 
 def test_a_head_without_codes_is_refused(tmp_path):

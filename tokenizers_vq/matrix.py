@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers_vq import results, viz
-from tokenizers_vq.configs import config_names
+from tokenizers_vq.configs import config_names, read_config
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.evaluation import dataset_from, evaluate
 from tokenizers_vq.evaluation_run import DataLike, TokenizerLike
 from tokenizers_vq.files import write_atomically
 from tokenizers_vq.protocol import Protocol, load_protocol
+from tokenizers_vq.types import SignalSpec
 
 Train = Callable[[list[str], Path], TokenizerLike]
 """Takes the overrides of ``train.py`` and the run folder, returns the trained tokenizer."""
@@ -56,7 +57,8 @@ def run_matrix(
 
     Args:
         out: folder of ``matrix.md``, ``matrix.json``, ``matrix.svg`` and one folder per cell.
-        backbones: names in ``conf/backbone``; default all that begin with ``tiny_``.
+        backbones: names in ``conf/backbone``; default all that begin with ``tiny_`` and are for
+            signals like those of ``data``.
         quantizers: names in ``conf/quantizer``; default all that have codes.
         data: name in ``conf/data``: trained on its train part, measured on its val part.
         steps: optimizer steps per cell.
@@ -71,17 +73,16 @@ def run_matrix(
 
     Raises:
         ConfigError: there is no such backbone, quantizer, data set or protocol, a quantizer has no
-            codes, or there is no step to take.
+            codes, a backbone is for other signals, or there is no step to take.
     """
     if steps < 1:
         raise ConfigError(f"matrix: expected at least 1 step per cell; got {steps}. Raise steps.")
     folder = Path(out)
     heads = [name for name in config_names("quantizer") if name not in CONTINUOUS]
     rows_of = _chosen("quantizer", quantizers, heads)
-    tiny = [name for name in config_names("backbone") if name.startswith("tiny_")]
-    columns_of = _chosen("backbone", backbones, tiny)
     chosen = load_protocol(protocol)
     measured = dataset_from(data)[0] if dataset is None else dataset
+    columns_of = _backbones(backbones, measured, data)
     common = [f"data={data}", f"trainer.max_steps={steps}", f"seed={seed}", *overrides]
     rows = []
     for backbone in columns_of:
@@ -230,6 +231,23 @@ def _chosen(kind: str, wanted: Sequence[str] | None, default: list[str]) -> list
                 f"Choose from {', '.join(known)}."
             )
     return list(default if wanted is None else wanted)
+
+
+def _backbones(wanted: Sequence[str] | None, dataset: DataLike, data: str) -> list[str]:
+    """Return the wanted backbones, or all tiny ones whose signals have the axes of the data's."""
+    tiny = [name for name in config_names("backbone") if name.startswith("tiny_")]
+    axes = dataset[0].ndim - 1
+    fitting = []
+    for name in _chosen("backbone", wanted, tiny):
+        signal = SignalSpec(**read_config("backbone", name)["signal"])
+        if signal.axes == axes:
+            fitting.append(name)
+        elif wanted is not None:
+            raise ConfigError(
+                f"matrix: expected backbones for the signals of '{data}', which have {axes} axes; "
+                f"got '{name}' for {signal.kind}. Choose other --data or --backbones."
+            )
+    return fitting
 
 
 def _write(folder: Path, rows: list[dict[str, Any]], protocol: Protocol, data: str) -> None:

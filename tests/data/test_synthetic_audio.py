@@ -25,6 +25,16 @@ def test_sounds_have_loud_and_quiet_parts_and_more_low_than_high_tones():
     assert energy[: len(energy) // 4].sum() > 3 * energy[len(energy) // 4 :].sum()
 
 
+def test_further_channels_hold_the_voice_of_the_first_one_fainter():
+    mono, stereo = (SyntheticAudio(n=3, seconds=0.1, channels=c) for c in (1, 2))
+    assert stereo.signal.channels == 2
+    gains = [float((x[0] @ x[1]) / (x[0] @ x[0])) for x in stereo]
+    assert all(torch.equal(x[:1], y) for x, y in zip(stereo, mono, strict=True))
+    assert all(torch.allclose(x[1], g * x[0]) for x, g in zip(stereo, gains, strict=True))
+    assert len(set(gains)) == 3
+    assert all(0.25 <= g <= 1 for g in gains)
+
+
 @pytest.mark.parametrize("seconds", [1 / 16000, 0.01])
 def test_any_length(seconds):
     items = list(SyntheticAudio(n=3, seconds=seconds))
@@ -35,6 +45,6 @@ def test_an_empty_set_is_an_error():
     with pytest.raises(ConfigError) as error:
         SyntheticAudio(n=0)
     assert str(error.value) == (
-        "SyntheticAudio: expected n of 1 or more and at least one sample; got "
-        "n=0, seconds=1.0, sample_rate=16000."
+        "SyntheticAudio: expected n and channels of 1 or more and at least one sample; got "
+        "n=0, channels=1, seconds=1.0, sample_rate=16000."
     )

@@ -113,6 +113,7 @@ WRONG = {
     "data.batch_size=abc": "data.batch_size: expected int; got 'abc'. Correct data.batch_size.",
     "optim.lr=fast": "optim.lr: expected float; got 'fast'. Correct optim.lr.",
     "optim.betas=3": "optim.betas: expected tuple[float, float]; got 3. Correct optim.betas.",
+    "backbone=tiny_seanet": "train: expected data of the backbone's kind, audio; got image. Add",
     "seed=abc": "train: expected a whole number as seed; got 'abc'. Set seed=0.",
     "backbone.dim=abc": "backbone: expected values of other types or ranges; got ValueError: ",
     "backbone.encoder.width=abc": "encoder 'cnn2d': expected options of other types; got TypeErr",

@@ -28,33 +28,48 @@ class SyntheticAudio(SignalDataset):
         seconds: length of each.
         sample_rate: Hz.
         seed: another seed gives other sounds.
+        channels: the same voice, in each further channel fainter by up to 12 dB.
 
     Shapes:
-        item ``(1, round(seconds * sample_rate))`` float32 in [-1, 1]
+        item ``(channels, round(seconds * sample_rate))`` float32 in [-1, 1]
 
     Raises:
-        ConfigError: ``n`` is below 1, or a sound would have no sample.
+        ConfigError: ``n`` or ``channels`` is below 1, or a sound would have no sample.
     """
 
     def __init__(
-        self, n: int = 256, seconds: float = 1.0, sample_rate: int = 16000, seed: int = 0
+        self,
+        n: int = 256,
+        seconds: float = 1.0,
+        sample_rate: int = 16000,
+        seed: int = 0,
+        channels: int = 1,
     ) -> None:
         self.samples = round(seconds * sample_rate)
-        if n < 1 or self.samples < 1:
+        if n < 1 or channels < 1 or self.samples < 1:
             raise ConfigError(
-                "SyntheticAudio: expected n of 1 or more and at least one sample; got "
-                f"n={n}, seconds={seconds}, sample_rate={sample_rate}."
+                "SyntheticAudio: expected n and channels of 1 or more and at least one sample; got "
+                f"n={n}, channels={channels}, seconds={seconds}, sample_rate={sample_rate}."
             )
-        signal = SignalSpec("audio", channels=1, sample_rate=sample_rate)
+        signal = SignalSpec("audio", channels=channels, sample_rate=sample_rate)
         super().__init__([f"{index:08d}" for index in range(n)], signal)
         self.sample_rate, self.seed = sample_rate, seed
 
     def item(self, index: int, epoch: int) -> Tensor:
         """Return sound ``index``; ``epoch`` changes nothing."""
-        return torch.from_numpy(self.sound(index))[None]
+        return torch.from_numpy(self.sound(index))
 
     def sound(self, index: int) -> np.ndarray:
-        """Return sound ``index``, ``(T,)`` float32."""
+        """Return sound ``index``, ``(channels, T)`` float32."""
+        voice = self.voice(index)
+        generator = draw_generator(self.seed, 1, index)  # its own: the voice is that of mono
+        decibels = generator.uniform(-12, 0, size=(self.signal.channels, 1))
+        decibels[0] = 0
+        sound: np.ndarray = 10 ** (decibels / 20) * voice
+        return sound.astype(np.float32)
+
+    def voice(self, index: int) -> np.ndarray:
+        """Return the voice of sound ``index``, ``(T,)`` float32."""
         generator = draw_generator(self.seed, 0, index)
         x = 10 ** generator.uniform(-4, -2.5) * generator.standard_normal(self.samples)
         pitch, start = generator.uniform(90, 260), generator.uniform(0, 0.1) * self.sample_rate

@@ -9,6 +9,13 @@ from torch.utils.data import DataLoader, Subset
 from tokenizers_vq.data.base import SignalDataset, collate
 from tokenizers_vq.data.resumable import ResumableLoader, rank_and_world
 from tokenizers_vq.errors import ConfigError
+from tokenizers_vq.types import SignalSpec
+
+# What goes with a kind of signal on the command line, for the advice of an error.
+STARTERS = {
+    "image": "data=synthetic_images objective=image_l1",
+    "audio": "data=synthetic_audio objective=audio_mel",
+}
 
 
 class SignalData(lightning.LightningDataModule):
@@ -48,6 +55,21 @@ class SignalData(lightning.LightningDataModule):
         self.batch_size, self.num_workers = batch_size, num_workers
         self.repeat, self.seed = repeat, seed
 
+    def check(self, signal: SignalSpec) -> None:
+        """Raise ``ConfigError`` if a backbone for ``signal`` does not take the items."""
+        got = self.train.signal
+        if got.kind != signal.kind:
+            starter = STARTERS.get(signal.kind)
+            raise ConfigError(
+                f"train: expected data of the backbone's kind, {signal.kind}; got {got.kind}. "
+                + (f"Add {starter}." if starter else "Choose other data.")
+            )
+        if (got.channels, got.sample_rate) != (signal.channels, signal.sample_rate):
+            raise ConfigError(
+                f"train: expected data like the backbone's signals, {_words(signal)}; got "
+                f"{_words(got)}. Correct the data config."
+            )
+
     def train_dataloader(self) -> ResumableLoader:
         """Return the training loader; its place in the data goes into the checkpoint."""
         return ResumableLoader(
@@ -72,3 +94,8 @@ class SignalData(lightning.LightningDataModule):
             # one of its own: drawing from the global generator would shift the training's numbers
             generator=torch.Generator().manual_seed(self.seed),
         )
+
+
+def _words(signal: SignalSpec) -> str:
+    rate = "" if signal.sample_rate is None else f" at {signal.sample_rate} Hz"
+    return f"{signal.channels} channel{'s' * (signal.channels != 1)}{rate}"

@@ -86,7 +86,9 @@ def run(cfg: DictConfig) -> RunResult:
     lightning.seed_everything(cfg.seed, workers=False, verbose=False)
     with _quiet():
         module, trainer = build(cfg)
-        finished = _fit(trainer, module, build_data(cfg), where)
+        data = build_data(cfg)
+        data.check(module.tokenizer.signal)
+        finished = _fit(trainer, module, data, where)
     ema = find_ema(trainer)
     if ema is not None:
         ema.put(module)
