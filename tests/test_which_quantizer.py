@@ -54,6 +54,13 @@ def test_the_table_and_the_plot_are_written(bench, tmp_path):
     assert json.dumps(table)
 
 
+def test_a_head_with_one_seed_has_no_interval_and_is_not_the_measure(bench):
+    table = bench.summary([*rows(bench), cell(bench, "ibq", 0, 30.0)])
+    assert [row["head"] for row in table] == ["ibq", "fsq", "vq"]
+    assert table[1]["versus"] == (0, 0)
+    assert "| ibq | 30.00 (one seed) | +10.00 (one seed) |" in bench.markdown(table)
+
+
 def test_every_head_of_the_bench_has_a_config(bench):
     named = {words[0].removeprefix("quantizer=") for words in bench.HEADS.values()}
     assert named <= set(config_names("quantizer"))
