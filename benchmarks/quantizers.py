@@ -9,6 +9,7 @@ after a break, or with --again NAME to measure some anew.
 """
 
 import argparse
+import ctypes
 import json
 import math
 import multiprocessing
@@ -40,12 +41,19 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def forget_peak() -> None:
+    """Give free memory back and start the peak anew: what was freed before would hide a need."""
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM, which ru_maxrss is made of
+
+
 def work(row: Row, side: str, size: int, mode: str, tokens: int, pipe: Any) -> None:
     """Measure in a process of its own; send CPU seconds per step and extra memory in MiB."""
     torch.set_num_threads(1)
     small = row.sizes[0]  # what torch and the peer load at the first call is not measured
     z = torch.randn(ITEMS, 8, row.width(small))
     step(build(row, side, small).train(mode == "train"), side, mode, z, z)
+    forget_peak()
     before = peak_mib()
     head = build(row, side, size).train(mode == "train")
     z, g = torch.randn(2, ITEMS, tokens // ITEMS, row.width(size)).unbind()
