@@ -223,7 +223,7 @@ def _pictures(
         key: v for key, v in io.items() if re.fullmatch(rf"recon(_raw|_len\d+)?{suffix}", key)
     }
     if f"recon_raw{suffix}" in wanted:  # then the other is clamped
-        wanted.pop(f"recon{suffix}")
+        wanted.pop(f"recon{suffix}", None)
     for key, theirs in wanted.items():
         prefix = re.search(r"_len(\d+)$", key)
         count = {"num_tokens": int(prefix[1])} if prefix else {}

@@ -90,3 +90,43 @@ def test_what_does_not_fit_is_refused():
         from_published("bsq_vit", make_bsq_vit(), values(6, logit_laplace=True))
     with pytest.raises(CheckpointError, match="expected layers of 2, as the tensors have it"):
         from_published("bsq_vit", make_bsq_vit(), values(6, vitconfig={**VIT, "layers": 3}))
+
+
+@torch.no_grad()
+def test_codes_without_a_norm_are_plus_and_minus_one():
+    state, x = make_bsq_vit(bits=6), torch.rand(2, 3, 8, 8) * 2 - 1
+    tok = from_published("bsq_vit", state, values(6, post_q_l2_norm=False))
+    z, indices, z_q, _ = run_bsq_vit(state, x, heads=4)
+    codes = tok.encode(x)
+    assert codes.indices.flatten(1).equal(indices)
+    close(tok.quantizer.decode(codes.indices).flatten(1, 2), z.sign())
+    close(z_q * 6**0.5, z.sign())
+
+
+@torch.no_grad()
+def test_other_widths_inside_the_mlps_are_read_from_the_tensors():
+    state, x = make_bsq_vit(ratio=2), torch.rand(2, 3, 8, 8) * 2 - 1
+    tok = from_published("bsq_vit", state, values(6, vitconfig={**VIT, "mlp_ratio": 2}))
+    compare(tok, x, run_bsq_vit(state, x, heads=4))
+    with pytest.raises(CheckpointError, match=r"expected mlp_ratio of 2\.0, as the tensors"):
+        from_published("bsq_vit", state, values(6))
+
+
+def test_vit_vq_takes_the_values_of_its_own_constructor():
+    given = {"vitconfig": VIT, "n_embed": 8, "embed_dim": 6, "freeze_codebook": True}
+    given["predefined_codebook"] = "leech.npy"
+    state = make_bsq_vit(codes=8)
+    tok = from_published("vit_vq", state, {**given, "l2_norm": False})
+    assert tok.config["quantizer"]["metric"] == "euclidean"
+    assert from_published("vit_vq", state, given).config["quantizer"]["metric"] == "cosine"
+    with pytest.raises(CheckpointError, match="expected n_embed of 8, as the tensors have it"):
+        from_published("vit_vq", state, {**given, "n_embed": 9})
+
+
+def test_another_kind_of_transformer_is_refused():
+    with pytest.raises(ConfigError) as error:
+        from_published("bsq_vit", make_bsq_vit(), values(6, vitconfig={**VIT, "num_frames": 8}))
+    assert str(error.value) == (
+        "from_published decoder: expected num_frames of 1, that of the published files; got 8. No "
+        "other is known here."
+    )

@@ -7,6 +7,7 @@ from tokenizers_vq.published.importing import require
 from tokenizers_vq.published.keys import Rule, drop, fold_weight_norm, rename
 from tokenizers_vq.published.wrappers import agree, check_config, constructor_values, unwrap
 
+ANY = ("ema", "here")
 ONE, TWO = torch.ones(2), torch.full((2,), 2.0)
 
 
@@ -67,6 +68,12 @@ def test_what_is_no_state_dict_is_named():
     assert first_line(error) == (
         "here: expected averaged weights with one name each; got a.b and ab under one name. Import "
         "with weights='raw'."
+    )
+    with pytest.raises(CheckpointError) as error:
+        unwrap({"a.b": ONE, "model_ema.ab": TWO, "model_ema.lossd": TWO, "model_ema.c": TWO}, *ANY)
+    assert first_line(error) == (
+        "here: expected averages of tensors that are in the file; got model_ema.c. Import the file "
+        "as it was published, or with weights='raw'."
     )
 
 

@@ -57,3 +57,14 @@ def test_wrong_files_and_values_are_named():
     with pytest.raises(CheckpointError) as error:
         from_published("maskgit_vqgan", state)
     assert str(error.value) == where + "without a codebook (family maskbit has none)."
+
+
+def test_a_file_of_a_network_with_other_names_is_named():
+    state = {"encoder.conv_in.weight": torch.zeros(32, 3, 3, 3)}
+    state["quantize.embedding.weight"] = torch.zeros(8, 16)
+    with pytest.raises(CheckpointError) as error:
+        from_published("maskgit_vqgan", state)
+    assert str(error.value) == (
+        "from_published('maskgit_vqgan'): expected a key 'encoder.down.0.res_blocks.0.conv1.weight'"
+        "; got 2 others. Is it a checkpoint of another family?"
+    )

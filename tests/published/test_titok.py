@@ -86,6 +86,9 @@ def test_a_caption_stands_behind_the_latents():
     words = torch.randn(2, 77, 768)
     picture = titok_decode(state, z_q, HEADS, legacy=False, words=words)
     close(tok.decode(codes, raw=True, text=words), 2 * picture - 1)
+    counted = {**state, "quantize.embed_prob": torch.ones(24)}  # of clustering_vq
+    again = from_published("ta_titok", counted, values(legacy=False, clustering_vq=True))
+    assert again.encode(x).indices.equal(codes.indices)
 
 
 @torch.no_grad()

@@ -1,4 +1,5 @@
 import pytest
+import torch
 from reference.published_checks import check_strictness, compare, message, picture
 from reference.published_vqgan import Net, Shape, run_var
 
@@ -50,3 +51,12 @@ def test_normalised_search_returns_codes_at_their_length(case):
 
     tok = from_published("var", case[0], {**CONFIG, "using_znorm": True})
     assert type(tok.quantizer.inner[0]).__name__ == "FactorizedVQ"
+
+
+def test_a_network_with_q_k_and_v_apart_is_not_var(case):
+    state = {key: value for key, value in case[0].items() if "qkv" not in key}
+    state["encoder.mid.attn_1.q.weight"] = torch.zeros(1)
+    assert message("var", state) == (
+        "from_published('var'): expected a checkpoint of this family; got one with q, k and v "
+        "apart (families taming and ibq)."
+    )

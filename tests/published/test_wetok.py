@@ -16,8 +16,8 @@ from tokenizers_vq.errors import CheckpointError, ConfigError, ShapeError
 CONFIG = {"n_embed": 256, "embed_dim": 16, "num_codebooks": 2}
 
 
-def state_of(noise=0):
-    return fill(magvit2_shapes(32, (1, 2), 1, 16, noise=noise))
+def state_of(noise=0, dim=16):
+    return fill(magvit2_shapes(32, (1, 2), 1, dim, noise=noise))
 
 
 def sure(z, bits):
@@ -110,3 +110,14 @@ def test_wrong_groups_are_named():
     with pytest.raises(CheckpointError) as error:
         from_published("wetok", state_of(), {"gan_decoder": True})
     assert "expected gan_decoder of False" in first_line(error)
+
+
+def test_indices_of_other_than_8_bits_must_be_told():
+    with pytest.raises(ConfigError) as error:
+        from_published("wetok", state_of(dim=18))
+    assert first_line(error).startswith(
+        "from_published('wetok'): expected num_codebooks that divides the 18 channels of the "
+        "latents; got 2."
+    )
+    tok = from_published("wetok", state_of(dim=18), {"num_codebooks": 2})
+    assert tok.quantizer.codebook_sizes == (512, 512)

@@ -43,7 +43,7 @@ def filled(shapes, seed=0, gain=1.0):
     return state
 
 
-def make_bsq_vit(bits=6, width=16, layers=2, side=2, patch=4, codes=0, seed=0):
+def make_bsq_vit(bits=6, width=16, layers=2, side=2, patch=4, codes=0, seed=0, ratio=4):
     shapes = {
         "encoder.conv1.weight": (width, 3 * patch**2),
         **pair("decoder.ffn.0", 40, (width,)),
@@ -54,7 +54,7 @@ def make_bsq_vit(bits=6, width=16, layers=2, side=2, patch=4, codes=0, seed=0):
     for half in ("encoder", "decoder"):
         shapes[f"{half}.positional_embedding"] = (side**2, width)
         shapes |= pair(f"{half}.ln_pre", width, ()) | pair(f"{half}.ln_post", width, ())
-        shapes |= blocks(f"{half}.transformer.resblocks.", width, layers, 4 * width)
+        shapes |= blocks(f"{half}.transformer.resblocks.", width, layers, ratio * width)
     if codes:
         return filled({**shapes, "quantize.embedding.weight": (codes, bits)}, seed)
     state = filled(shapes, seed)

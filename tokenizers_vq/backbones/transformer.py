@@ -168,6 +168,7 @@ class Transformer(nn.Module):
         width: width W.
         layers: number of blocks.
         heads: attention heads of each.
+        hidden: width inside their MLPs; None for four times the width.
 
     Shapes:
         x (B, N, W) -> (B, N, W)
@@ -177,10 +178,10 @@ class Transformer(nn.Module):
         2021, https://arxiv.org/abs/2103.00020 (its vision transformer, with the first norm).
     """
 
-    def __init__(self, width: int, layers: int, heads: int) -> None:
+    def __init__(self, width: int, layers: int, heads: int, hidden: int | None = None) -> None:
         super().__init__()
         self.norm_in = nn.LayerNorm(width, eps=EPS)
-        self.blocks = nn.ModuleList([Block(width, heads) for _ in range(layers)])
+        self.blocks = nn.ModuleList([Block(width, heads, hidden) for _ in range(layers)])
         self.norm_out = nn.LayerNorm(width, eps=EPS)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:

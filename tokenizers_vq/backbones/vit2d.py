@@ -32,6 +32,7 @@ class ViT2dEncoder(Encoder):
         layers: number of blocks.
         heads: attention heads per block.
         value_range: range of samples the network works in.
+        hidden: width inside the MLPs; None for four times ``width``.
 
     Shapes:
         x (B, C, size, size) -> z (B, size / patch, size / patch, D)
@@ -61,6 +62,7 @@ class ViT2dEncoder(Encoder):
         layers: int = 12,
         heads: int = 12,
         value_range: Sequence[float] = (-1.0, 1.0),
+        hidden: int | None = None,
     ) -> None:
         side = _positions(size, patch)
         super().__init__(dim, (patch, patch), signal)
@@ -68,7 +70,7 @@ class ViT2dEncoder(Encoder):
         self.value_range = (float(value_range[0]), float(value_range[1]))
         self.embed = nn.Linear(signal.channels * patch**2, width, bias=False)
         self.positions = learned(side**2, width)
-        self.transformer = Transformer(width, layers, heads)
+        self.transformer = Transformer(width, layers, heads, hidden)
         self.to_latent = nn.Linear(width, dim)
         init_weights(self)
 
@@ -98,6 +100,7 @@ class ViT2dDecoder(Decoder):
         heads: attention heads per block.
         value_range: range of samples the network works in.
         head_width: width in front of the pixels; None for four times ``width``.
+        hidden: width inside the MLPs; None for four times ``width``.
 
     Shapes:
         z_q (B, size / patch, size / patch, D) -> x_hat (B, C, size, size), not clamped
@@ -121,6 +124,7 @@ class ViT2dDecoder(Decoder):
         heads: int = 12,
         value_range: Sequence[float] = (-1.0, 1.0),
         head_width: int | None = None,
+        hidden: int | None = None,
     ) -> None:
         side = _positions(size, patch)
         super().__init__(dim, (patch, patch), signal)
@@ -129,7 +133,7 @@ class ViT2dDecoder(Decoder):
         inner = head_width or 4 * width
         self.from_latent = nn.Linear(dim, width)
         self.positions = learned(side**2, width)
-        self.transformer = Transformer(width, layers, heads)
+        self.transformer = Transformer(width, layers, heads, hidden)
         self.head = nn.Linear(width, inner)
         self.to_pixels = nn.Linear(inner, signal.channels * patch**2)
         init_weights(self)

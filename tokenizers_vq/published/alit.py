@@ -25,7 +25,7 @@ KNOWN = (
     *("factorize_latent", "vq_codebook_size", "vq_token_dim", "vq_commitment_cost"),
     *("vq_use_l2_norm", "num_init_latent_tokens", "img_size", "patch_size", "max_rollout_iters"),
     *("dynamic_halting", "dynamic_halting_threshold", "train_stage", "base", "base_tokenizer_args"),
-    "desired_reconstruction_quality",
+    *("desired_reconstruction_quality", "visualize_decoder_attn_weights"),
 )
 
 

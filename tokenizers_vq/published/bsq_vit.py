@@ -23,9 +23,16 @@ VALUES = (
     "analytic", "n_embed", "logit_laplace", "beta", "gamma0", "gamma", "zeta",
     "persample_entropy_compute", "cb_entropy_compute", "input_format", "inv_temperature",
     "ckpt_path", "ignore_keys", "grad_checkpointing", "selective_checkpointing", "dvitconfig",
+    "predefined_codebook", "freeze_codebook",
 )  # fmt: skip
+FIXED = {  # what would make another network, at the values of all published files
+    "num_frames": 1, "ls_init_value": None, "ln_pre": True, "ln_post": True, "act_layer": "gelu",
+    "norm_layer": "layer_norm", "use_ffn_output": True, "mask_type": "none",
+}  # fmt: skip
 VIT = (
     "image_size", "patch_size", "width", "layers", "heads", "mlp_ratio", "drop_rate",
+    "attn_drop_rate", "drop_path_rate", "dim_ffn_output", "cross_frames", "mask_block_size",
+    "logit_laplace", *FIXED,
 )  # fmt: skip
 HALVES = ("encoder", "decoder")
 
@@ -72,15 +79,23 @@ def backbone(state: Weights, values: Mapping[str, Any], where: str) -> dict[str,
 
 
 def _trunk(state: Weights, half: str, vit: Mapping[str, Any]) -> dict[str, Any]:
-    """Return width, layers and heads of one transformer."""
+    """Return width, layers, heads and the width inside the MLPs of one transformer."""
+    where = f"from_published {half}"
+    for key, known in FIXED.items():
+        if vit.get(key) not in (None, known):
+            raise ConfigError(
+                f"{where}: expected {key} of {known!r}, that of the published files; got "
+                f"{vit[key]!r}. No other is known here."
+            )
     width = state[f"{half}.positional_embedding"].shape[1]
+    hidden = state[f"{half}.transformer.resblocks.0.mlp.c_fc.weight"].shape[0]
     found = {
         "width": width,
         "layers": sizes(state, rf"{half}\.transformer\.resblocks\.(\d+)\."),
         "heads": int(vit.get("heads") or max(1, width // 64)),  # 64 per head, as in CLIP
     }
-    agree(vit, found, f"from_published {half}")
-    return found
+    agree(vit, {**found, "mlp_ratio": hidden / width}, where)
+    return found if hidden == 4 * width else {**found, "hidden": hidden}
 
 
 def backbone_rules() -> list[Rule]:
@@ -107,7 +122,7 @@ def configure(state: Weights, values: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: a constructor value is unknown or not supported.
     """
     config = backbone(state, values, "from_published('bsq_vit')")
-    unit = values.get("l2_norm", True) or values.get("post_q_l2_norm", True)
+    unit = values.get("post_q_l2_norm", True)  # else codes of +-1; signs are the same either way
     head = {"name": "bsq" if unit else "lfq", "bits": config["dim"], "bit_order": "big"}
     return {**config, "quantizer": head}
 

@@ -188,6 +188,7 @@ CHECKPOINTS: dict[str, Checkpoint] = {
         "fun-research/TiTok", "maskgit-vqgan-imagenet-f16-256.bin", licence="Apache-2.0",
         value_range=UNIT,
     ),
+    "maskgit_vqgan.in1k_f16_maskbit": _maskbit("maskgit_tokenizer"),
     "vqgan_plus.in1k_paper": _maskbit("vqgan_plus_paper"),
     "vqgan_plus.in1k_12bit": _maskbit("vqgan_plus_12bit"),
     "maskbit.in1k_10bit": _maskbit("maskbit_tokenizer_10bit"),

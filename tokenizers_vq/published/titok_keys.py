@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.published.importing import Weights
-from tokenizers_vq.published.keys import Rule, sizes
+from tokenizers_vq.published.keys import Rule, drop, sizes
 from tokenizers_vq.published.vit_keys import block_rules
 from tokenizers_vq.published.wrappers import agree
 
@@ -87,6 +87,7 @@ def rules(config: Mapping[str, Any]) -> Sequence[Rule]:
         Rule(r"decoder\.text_guidance_proj\.(weight|bias)", r"decoder.text_proj.\1"),
         Rule(r"decoder\.text_guidance_positional_embedding", "decoder.text_positions"),
         Rule(r"quantize\.embedding\.weight", "quantizer.codebook"),
+        drop(r"quantize\.embed_prob", "how often each code was used (clustering_vq)"),
         *_head_rules(config, patch),
     ]
     for name in HALVES:

@@ -37,6 +37,8 @@ def read_trunk(state: Mapping[str, Tensor], block: str = "block") -> Trunk:
         KeyError: a tensor that every such network has is missing.
     """
     levels = sizes(state, r"encoder\.down\.(\d+)\.")
+    if not levels:
+        raise KeyError(f"encoder.down.0.{block}.0.conv1.weight")
     width = int(state["encoder.conv_in.weight"].shape[0])
     convs = [state[f"encoder.down.{i}.{block}.0.conv1.weight"] for i in range(levels)]
     return Trunk(

@@ -95,4 +95,11 @@ def _multi_scale(
     }
 
 
-FAMILY = Family(configure, lambda _: RULES)
+def check(state: Mapping[str, Tensor]) -> str | None:
+    """Say what is there instead of a VAR, if it is no such."""
+    if "encoder.mid.attn_1.q.weight" in state:
+        return "one with q, k and v apart (families taming and ibq)"
+    return None
+
+
+FAMILY = Family(configure, lambda _: RULES, check=check)

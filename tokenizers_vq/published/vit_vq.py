@@ -15,6 +15,7 @@ from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.published.bsq_vit import backbone, backbone_rules
 from tokenizers_vq.published.importing import Family, Weights
 from tokenizers_vq.published.keys import Rule
+from tokenizers_vq.published.wrappers import agree
 
 WHERE = "from_published('vit_vq')"
 
@@ -29,7 +30,9 @@ def configure(state: Weights, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     size = state["quantize.embedding.weight"].shape[0]
     config = backbone(state, values, WHERE)
-    unit, after = values.get("l2_norm", True), values.get("post_q_l2_norm", True)
+    unit = values.get("l2_norm", True)
+    after = values.get("post_q_l2_norm", unit)
+    agree(values, {"n_embed": size, "embed_dim": config["dim"]}, WHERE)
     if after and not unit:
         raise ConfigError(
             f"{WHERE}: expected l2_norm=True where post_q_l2_norm is; got False. No published "

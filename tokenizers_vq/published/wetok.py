@@ -44,7 +44,7 @@ def _groups(dim: int, given: Mapping[str, Any]) -> int:
     """Return the number of groups: given, or of as many codes as given, or of 8 bits."""
     bits = (int(given["n_embed"]) - 1).bit_length() if "n_embed" in given else BITS
     groups = int(given["num_codebooks"]) if "num_codebooks" in given else dim // bits
-    if groups < 1 or dim % groups:
+    if groups < 1 or dim % groups or ("num_codebooks" not in given and dim % bits):
         raise ConfigError(
             f"{WHERE}: expected num_codebooks that divides the {dim} channels of the latents; got "
             f"{groups}. Pass num_codebooks and n_embed of the published model."

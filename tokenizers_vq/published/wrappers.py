@@ -17,6 +17,7 @@ INSIDE = {  # where the tensors are, in this order of preference
 PARTED = ("CodecEnc", "generator")  # networks that a file holds side by side, with these prefixes
 PREFIXES = ("module.", "_orig_mod.", "module.")  # of DistributedDataParallel, compile, averaging
 TRAINING = ("loss.", "perceptual_loss.", "inception_model.", "lpips.")  # not of the tokenizer
+NOT_AVERAGED = ("decay", "num_updates", *(part.replace(".", "") for part in TRAINING))
 
 
 def unwrap(file: Mapping[str, Any], weights: str, where: str) -> dict[str, Tensor]:
@@ -89,9 +90,14 @@ def _averaged(state: dict[str, Tensor], wanted: bool, where: str) -> dict[str, T
             )
         flat[short] = key
     for key, value in state.items():
-        name = flat.get(key.removeprefix("model_ema."))
-        if key.startswith("model_ema.") and name is not None:
-            plain[name] = value
+        short = key.removeprefix("model_ema.")
+        if short in flat and short != key:
+            plain[flat[short]] = value
+        elif short != key and not short.startswith(NOT_AVERAGED):
+            raise CheckpointError(
+                f"{where}: expected averages of tensors that are in the file; got {key}. Import "
+                "the file as it was published, or with weights='raw'."
+            )
     return plain
 
 
