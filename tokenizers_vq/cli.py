@@ -147,6 +147,13 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return main_from_args(arguments)
 
 
+def verify(arguments: argparse.Namespace) -> int:
+    """Examine a tokenizer, ours or a foreign one, by the contract; write a receipt."""
+    from tokenizers_vq.verify.receipt import main_from_args
+
+    return main_from_args(arguments)
+
+
 def doctor(arguments: argparse.Namespace) -> None:
     """Examine a tokenizer's codebooks on data; repair them so that old tokens stay valid."""
     from tokenizers_vq.doctor.diagnosis import main_from_args
@@ -212,6 +219,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     sub.add_argument("-o", "--out", type=Path, default=Path("outputs/demo"))
     for name, run, module in (
         ("eval", evaluate, "evaluation"),
+        ("verify", verify, "verify.receipt"),
         ("doctor", doctor, "doctor.diagnosis"),
         ("fit", fit, "posttraining"),
     ):
