@@ -74,9 +74,13 @@ DECODERS = {
     "vocos": "tokenizers_vq.backbones.vocos:VocosDecoder",
 }
 METRICS = {
+    "cmmd": "tokenizers_vq.metrics.cmmd:CMMD",
     "codebook": "tokenizers_vq.metrics.codebook:Codebook",
+    "dists": "tokenizers_vq.metrics.dists:Dists",
     "fidelity": "tokenizers_vq.metrics.fidelity:Fidelity",
+    "inception_score": "tokenizers_vq.metrics.inception_score:InceptionScore",
     "perceptual": "tokenizers_vq.metrics.perceptual:Perceptual",
+    "precision_recall": "tokenizers_vq.metrics.precision_recall:PrecisionRecall",
     "similarity": "tokenizers_vq.metrics.similarity:Similarity",
 }
 DISCRIMINATORS = {

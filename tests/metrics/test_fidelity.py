@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from tokenizers_vq.errors import ShapeError
+from tokenizers_vq.errors import ConfigError, ShapeError
 from tokenizers_vq.metrics import extractors
 from tokenizers_vq.metrics.fidelity import Fidelity, frechet_distance, kernel_distance
 
@@ -112,3 +112,57 @@ def test_accumulator_names_its_extractor_and_orders_damage(monkeypatch):
     assert values[0].value < values[1].value < values[2].value
     assert (values[2].n, values[2].detail["extractor"]) == (12, "channel-statistics")
     assert values[2].interval[0] <= values[2].interval[1]
+
+
+@pytest.fixture
+def statistics(monkeypatch):
+    extractors._built.cache_clear()
+    monkeypatch.setitem(extractors.EXTRACTORS, "inception", lambda weights: Statistics())
+    yield
+    extractors._built.cache_clear()
+
+
+def pairs(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    real = torch.randint(0, 200, (n, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    noise = torch.randint(0, 50, real.shape, generator=generator, dtype=torch.uint8)
+    return real, real + noise
+
+
+@pytest.mark.usefixtures("statistics")
+def test_more_images_than_are_kept_give_the_same_distance_from_moments():
+    real, fake = pairs(40)
+    kept, folded = Fidelity("inception"), Fidelity("inception", keep=15)
+    for start in range(0, 40, 8):
+        for metric in (kept, folded):
+            metric.update(real[start : start + 8], fake[start : start + 8])
+    assert folded.real == []
+    half = Fidelity("inception", keep=15)
+    half.update(real[:20], fake[:20])
+    rest = Fidelity("inception", keep=25)
+    rest.update(real[20:], fake[20:])
+    half.merge(rest)
+    expected = kept.compute()["rFID"]
+    for metric in (folded, half):
+        scores = metric.compute()
+        assert scores["rFID"].value == pytest.approx(expected.value, rel=1e-6)
+        assert (scores["rFID"].n, scores["rFID"].interval) == (40, None)
+        assert scores["rFID"].detail["method"] == "moments"
+        assert scores["rKID"].reason == "the features of more than 15 images are not kept"
+    assert expected.detail["method"] == "singular values"
+
+
+@pytest.mark.usefixtures("statistics")
+def test_fewer_images_than_dimensions_are_told():
+    real, fake = pairs(8)
+    metric = Fidelity("inception", resamples=0)
+    metric.update(real[:6], fake[:6])
+    assert metric.compute()["rFID"].detail["below_dim"] is True
+    metric.update(real[6:], fake[6:])
+    assert metric.compute()["rFID"].detail["below_dim"] is False
+
+
+def test_a_layer_that_is_not_there_is_refused():
+    with pytest.raises(ConfigError) as error:
+        Fidelity("efflite0", layer="spatial")
+    assert "extractor: there is no 'efflite0/spatial'; choose one of dinov2" in str(error.value)

@@ -4,17 +4,15 @@ Each one is defined by one weights file (see ``weights.py``), one input rule and
 ``id`` says so and is printed with every number.
 
 Reference:
-    Tan and Le, EfficientNet, 2019 (the "Lite" variant: ReLU6, no squeeze-excitation);
-    Szegedy et al., Rethinking the Inception Architecture, 2015; Heusel et al., GANs Trained by a
-    Two Time-Scale Update Rule, 2017.
+    Tan and Le, EfficientNet, 2019 (the "Lite" variant: ReLU6, no squeeze-excitation).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -28,10 +26,17 @@ REMEMBERED = 2  # batches: the originals and one reconstruction are asked for by
 
 @dataclass(frozen=True)
 class Features:
-    """Pooled features ``(B, d)`` and class logits ``(B, classes)``, float32 on the CPU."""
+    """What a network says of images, float32 on the CPU.
+
+    Attributes:
+        pooled: ``(B, d)``.
+        logits: ``(B, classes)``, no classes where there is no classifier.
+        spatial: ``(B, d)`` of an earlier layer with its places, where one is defined.
+    """
 
     pooled: Tensor
     logits: Tensor
+    spatial: Tensor | None = None
 
 
 class Extractor(Protocol):
@@ -44,7 +49,33 @@ class Extractor(Protocol):
         """Return the features of uint8 images ``(B, 3, H, W)``."""
 
 
-class EffLite0:
+class Remembering:
+    """An extractor that works in chunks and remembers the features of the last two batches."""
+
+    def __init__(self) -> None:
+        self._memory: list[tuple[Tensor, Features]] = []
+
+    def features(self, images: Tensor) -> Features:
+        """Return the features of a chunk of uint8 images ``(B, 3, H, W)``."""
+        raise NotImplementedError(f"{type(self).__name__}.features")
+
+    def __call__(self, images: Tensor) -> Features:
+        """Return the features of uint8 images ``(B, 3, H, W)``."""
+        for known, features in self._memory:
+            if known is images:
+                return features
+        with torch.inference_mode():
+            parts = [self.features(chunk) for chunk in _chunks(images)]
+        features = Features(
+            torch.cat([part.pooled for part in parts]).float().cpu(),
+            torch.cat([part.logits for part in parts]).float().cpu(),
+            _joined([part.spatial for part in parts]),
+        )
+        self._memory = [*self._memory, (images, features)][-REMEMBERED:]
+        return features
+
+
+class EffLite0(Remembering):
     """EfficientNet-Lite0 pooled features (1280) of images normalised as (x - 127) / 128.
 
     The ImageNet mean and standard deviation would be wrong here, silently: top-1 on 173 ImageNet
@@ -61,6 +92,7 @@ class EffLite0:
     id = "efflite0-57934424/pool1280/(x-127)/128"
 
     def __init__(self, weights: Mapping[str, str] | None = None) -> None:
+        super().__init__()
         path = find_weights("efficientnet-lite0", weights)
         try:
             from efficientnet_lite_pytorch import EfficientNet
@@ -71,59 +103,40 @@ class EffLite0:
         self.network = EfficientNet.from_name("efficientnet-lite0")
         self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         self.network.eval().requires_grad_(requires_grad=False)
-        self._memory: list[tuple[Tensor, Features]] = []
 
-    def __call__(self, images: Tensor) -> Features:
-        """Return the features of uint8 images ``(B, 3, H, W)``; the last batches are remembered."""
-        for known, features in self._memory:
-            if known is images:
-                return features
-        with torch.inference_mode():
-            parts = [self._forward(chunk) for chunk in _chunks(images)]
-        features = Features(*(torch.cat(part) for part in zip(*parts, strict=True)))
-        self._memory = [*self._memory, (images, features)][-REMEMBERED:]
-        return features
-
-    def _forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def features(self, images: Tensor) -> Features:
+        """Return the features of uint8 images ``(B, 3, H, W)``."""
         x = (images.float() - 127) / 128
         pooled = self.network.extract_features(x).mean((2, 3))
-        return pooled, self.network._fc(pooled)
+        return Features(pooled, self.network._fc(pooled))
 
 
-class Inception:
-    """The Inception network of 2015-12-05 with TF1 bilinear resizing: the one FID is defined by.
+def _inception(flavour: str) -> Callable[[Mapping[str, str]], Extractor]:
+    def make(weights: Mapping[str, str]) -> Extractor:
+        from tokenizers_vq.metrics.inception import Inception
 
-    Args:
-        weights: ``{"inception-2015-12-05": file}``.
+        return Inception(weights, flavour)
 
-    Raises:
-        MissingExtraError: the weights file or the package torch-fidelity is missing.
-    """
-
-    dim = 2048
-    id = "inception-2015-12-05-6726825d/pool3-2048/tf1-bilinear-299"
-
-    def __init__(self, weights: Mapping[str, str] | None = None) -> None:
-        path = find_weights("inception-2015-12-05", weights)
-        try:
-            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-        except ImportError as error:
-            raise MissingExtraError(
-                "package torch-fidelity not found; pip install 'tokenizers-vq[eval]'"
-            ) from error
-        self.network = FeatureExtractorInceptionV3(
-            "inception-v3-compat", ["2048", "logits_unbiased"], str(path)
-        )
-        self.network.eval()
-
-    def __call__(self, images: Tensor) -> Features:
-        """Return the features of uint8 images ``(B, 3, H, W)``."""
-        with torch.inference_mode():
-            parts = [self.network(chunk) for chunk in _chunks(images)]
-        return Features(*(torch.cat(part).float().cpu() for part in zip(*parts, strict=True)))
+    return make
 
 
-EXTRACTORS: dict[str, Any] = {"efflite0": EffLite0, "inception": Inception}
+def _vit(name: str) -> Callable[[Mapping[str, str]], Extractor]:
+    def make(weights: Mapping[str, str]) -> Extractor:
+        from tokenizers_vq.metrics import transformers_2d
+
+        return transformers_2d.Vit(transformers_2d.RECIPES[name], weights)
+
+    return make
+
+
+EXTRACTORS: dict[str, Callable[[Mapping[str, str]], Extractor]] = {
+    "clip": _vit("clip"),
+    "dinov2": _vit("dinov2"),
+    "efflite0": EffLite0,
+    "inception": _inception("tf1"),
+    "inception-clean": _inception("clean"),
+    "inception-halfpixel": _inception("halfpixel"),
+}
 
 
 def extractor(name: str, weights: Mapping[str, str] | None = None) -> Extractor:
@@ -140,8 +153,12 @@ def extractor(name: str, weights: Mapping[str, str] | None = None) -> Extractor:
 
 @cache
 def _built(name: str, weights: tuple[tuple[str, str], ...]) -> Extractor:
-    built: Extractor = EXTRACTORS[name](dict(weights))
-    return built
+    return EXTRACTORS[name](dict(weights))
+
+
+def _joined(column: list[Tensor | None]) -> Tensor | None:
+    found = [part for part in column if part is not None]
+    return torch.cat(found).float().cpu() if found else None
 
 
 def _chunks(images: Tensor) -> list[Tensor]:

@@ -12,16 +12,27 @@ Reference:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tokenizers_vq.errors import MissingExtraError, ShapeError, check_shape, unknown_name
-from tokenizers_vq.metrics.base import Metric, Score, bootstrap, check_images, skipped
-from tokenizers_vq.metrics.extractors import Extractor, extractor
+from tokenizers_vq.errors import ShapeError, check_shape, unknown_name
+from tokenizers_vq.metrics.base import Metric, Score, bootstrap, skipped
+from tokenizers_vq.metrics.extractors import Features
+from tokenizers_vq.metrics.feature_sets import FeatureSets
+from tokenizers_vq.metrics.gaussians import Moments, moments_distance
 from tokenizers_vq.types import Codes
 
-NAMES = {"efflite0": ("rFD-EffLite0", "rKD-EffLite0"), "inception": ("rFID", "rKID")}
+NAMES = {  # what a distance in a feature space is called
+    "efflite0": ("rFD-EffLite0", "rKD-EffLite0"),
+    "inception": ("rFID", "rKID"),  # TF1 bilinear: the ADM suite and torch-fidelity
+    "inception/spatial": ("rsFID", "rsKID"),
+    "inception-clean": ("rFID-clean", "rKID-clean"),  # clean-fid
+    "inception-halfpixel": ("rFID-halfpixel", "rKID-halfpixel"),  # pytorch-fid
+    "dinov2": ("rFDD", "rKDD"),
+}
+KEEP = 5000  # images: 8 KB each and side at 2,048 features
 NEEDS = 2  # images: a covariance of one image does not exist
 SUBSET = 1000  # images per kernel-distance subset; smaller sets are used whole
 SUBSETS = 100
@@ -55,12 +66,13 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     return max(float(distance), 0.0)  # round-off of identical sets is about -1e-13
 
 
-def kernel_distance(x: Tensor, y: Tensor, seed: int = 0) -> float:
-    """Return the unbiased squared MMD with the kernel (a.b / d + 1)^3 of two paired sets.
+def kernel_distance(x: Tensor, y: Tensor, seed: int = 0, *, paired: bool = True) -> float:
+    """Return the unbiased squared MMD with the kernel (a.b / d + 1)^3 of two sets of one size.
 
     Row i of ``x`` and of ``y`` are the same picture, so the diagonal is dropped from the cross
     kernel as well; with it, a set against itself would come out negative. Sets of more than 1,000
-    are averaged over 100 seeded subsets of 1,000. May be slightly negative.
+    are averaged over 100 seeded subsets of 1,000. May be slightly negative. Without ``paired`` the
+    cross kernel is whole, as other suites have it.
 
     Shapes:
         x, y (n, d), n at least 2.
@@ -75,97 +87,117 @@ def kernel_distance(x: Tensor, y: Tensor, seed: int = 0) -> float:
             f"{tuple(x.shape)} and {tuple(y.shape)}. Pair the images."
         )
     if len(x) <= SUBSET:
-        return _paired_mmd(x.double(), y.double())
+        return _mmd(x.double(), y.double(), paired=paired)
     generator = torch.Generator().manual_seed(seed)
     picks = [torch.randperm(len(x), generator=generator)[:SUBSET] for _ in range(SUBSETS)]
-    values = [_paired_mmd(x[rows].double(), y[rows].double()) for rows in picks]
+    values = [_mmd(x[rows].double(), y[rows].double(), paired=paired) for rows in picks]
     return sum(values) / len(values)
 
 
-class Fidelity(Metric):
+class Fidelity(FeatureSets):
     """Frechet and kernel distance on the features of one extractor.
 
-    ``rFID`` is only ever computed with the published Inception weights; without the file the score
-    says ``skipped``. With EfficientNet-Lite0 the names are ``rFD-EffLite0`` and ``rKD-EffLite0``,
-    whose scale has nothing to do with FID.
+    The features of up to 5,000 images are kept, for an exact distance, an interval and the kernel
+    distance. Beyond them both sides are folded into float64 moments, ``Moments``, and only the
+    Frechet distance is given.
 
     Args:
-        extractor: ``efflite0`` or ``inception``.
-        weights: local weights files by key, e.g. ``{"inception-2015-12-05": "weights.pth"}``.
+        extractor: a name in ``NAMES``; what it is compared by is printed under that name alone.
+        layer: ``pooled``, or ``spatial`` for the sFID of Nash et al., 2021.
+        weights: local weights files by key, e.g. ``{"inception-2015-12-05": "file.pth"}``.
         resamples: bootstrap draws, pairs kept together; 200 are plenty for a Frechet distance.
         seed: of the bootstrap.
+        keep: images whose features are kept.
 
     Raises:
-        ConfigError: there is no such extractor.
+        ConfigError: there is no such extractor, or it has no such layer.
         CheckpointError: a weights file is not the published one.
     """
 
     def __init__(
         self,
         extractor: str = "efflite0",
+        layer: str = "pooled",
         weights: Mapping[str, str] | None = None,
         resamples: int = 200,
         seed: int = 0,
+        keep: int = KEEP,
     ) -> None:
-        super().__init__(min(resamples, 200), seed)
-        if extractor not in NAMES:
-            raise unknown_name("extractor", extractor, NAMES)
-        self.names = NAMES[extractor]
-        self.network, self.reason = _try(extractor, weights)
-        self.real: list[Tensor] = []
-        self.fake: list[Tensor] = []
-        self.sizes: set[tuple[int, int]] = set()
+        key = extractor if layer == "pooled" else f"{extractor}/{layer}"
+        if key not in NAMES:
+            raise unknown_name("extractor", key, NAMES)
+        super().__init__(extractor, weights, resamples, seed)
+        self.names, self.layer, self.keep = NAMES[key], layer, keep
+        self.folded: tuple[Moments, Moments] | None = None
+
+    def select(self, features: Features) -> Tensor:
+        """Return the chosen layer."""
+        layer: Tensor = getattr(features, self.layer)
+        return layer
 
     def update(self, real: Tensor, fake: Tensor, codes: Codes | None = None) -> None:
-        """Add the features of a batch of pairs, uint8 ``(B, 3, H, W)``; 2 x 4d bytes per pair."""
-        check_images(real, fake, "fidelity")
-        if self.network is not None:
-            self.real.append(self.network(real).pooled)
-            self.fake.append(self.network(fake).pooled)
-            self.sizes.add((int(real.shape[-2]), int(real.shape[-1])))
+        """Add the features of a batch of pairs, uint8 ``(B, 3, H, W)``."""
+        super().update(real, fake, codes)
+        self._fold()
 
     def compute(self) -> dict[str, Score]:
         """Return the two distances, or why there are none."""
-        if self.network is None:
-            return dict.fromkeys(self.names, skipped(self.reason))
-        n = sum(map(len, self.real))
-        if n < NEEDS:
-            return dict.fromkeys(self.names, skipped(f"needs at least {NEEDS} images, has {n}"))
-        real, fake = torch.cat(self.real), torch.cat(self.fake)
+        if self.folded is None:
+            return super().compute()
+        real, fake = self.folded
+        detail = {**self.detail(), "method": "moments"}
+        value = moments_distance(real, fake)
+        reason = f"the features of more than {self.keep:,} images are not kept"
+        return {
+            self.names[0]: Score(value, real.n, None, "", False, detail=detail),
+            self.names[1]: skipped(reason),
+        }
+
+    def scores(self, real: Tensor, fake: Tensor) -> dict[str, Score]:
+        """Return the two distances of kept features."""
+        n = len(real)
         interval = bootstrap(
             lambda rows: frechet_distance(real[rows], fake[rows]), n, self.resamples, self.seed
         )
-        detail = {
-            "extractor": self.network.id,
-            "input_px": sorted(f"{height}x{width}" for height, width in self.sizes),
-            "paired": True,
-            "regularisation": "none",
-        }
+        detail = {**self.detail(), "method": "singular values", "below_dim": n <= real.shape[1]}
         values = (frechet_distance(real, fake), kernel_distance(real, fake, self.seed))
         return {
             self.names[0]: Score(values[0], n, interval, "", False, detail=detail),
             self.names[1]: Score(values[1], n, None, "", False, detail=detail),
         }
 
+    def detail(self) -> dict[str, Any]:
+        """Return what was compared, and that nothing was added to a diagonal."""
+        return {**super().detail(), "layer": self.layer, "regularisation": "none"}
+
     def reset(self) -> None:
         """Forget every batch."""
         super().reset()
-        self.real, self.fake, self.sizes = [], [], set()
+        self.folded = None
 
     def merge(self, other: Metric) -> None:
-        """Add another accumulator's features."""
-        if isinstance(other, Fidelity):
-            self.real += other.real
-            self.fake += other.fake
-            self.sizes |= other.sizes
+        """Add another accumulator's features, or its moments."""
+        super().merge(other)
+        if isinstance(other, Fidelity) and other.folded is not None:
+            self.folded = self.folded or _empty(other.folded[0].dim)
+            for mine, its in zip(self.folded, other.folded, strict=True):
+                mine.merge(its)
+        self._fold()
+
+    def _fold(self) -> None:
+        """Replace the features by their moments once there are too many to keep."""
+        if self.folded is None and sum(map(len, self.real)) <= self.keep:
+            return
+        if self.folded is None:
+            self.folded = _empty(self.real[0].shape[1])
+        for moments, batches in zip(self.folded, (self.real, self.fake), strict=True):
+            for batch in batches:
+                moments.add(batch)
+        self.real, self.fake = [], []
 
 
-def _try(name: str, weights: Mapping[str, str] | None) -> tuple[Extractor | None, str]:
-    """Return the extractor, or None with the reason."""
-    try:
-        return extractor(name, weights), ""
-    except MissingExtraError as missing:
-        return None, str(missing)
+def _empty(dim: int) -> tuple[Moments, Moments]:
+    return Moments(dim), Moments(dim)
 
 
 def _centred_factor(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,8 +210,10 @@ def _centred_factor(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, factor
 
 
-def _paired_mmd(x: Tensor, y: Tensor) -> float:
+def _mmd(x: Tensor, y: Tensor, *, paired: bool) -> float:
     n, d = x.shape
     off = ~torch.eye(n, dtype=torch.bool)
-    terms = [((a @ b.T) / d + 1).pow(3)[off].mean() for a, b in ((x, x), (y, y), (x, y))]
-    return float(terms[0] + terms[1] - 2 * terms[2])
+    within = [((a @ a.T) / d + 1).pow(3)[off].mean() for a in (x, y)]
+    across = ((x @ y.T) / d + 1).pow(3)
+    across = across[off] if paired else across
+    return float(within[0] + within[1] - 2 * across.mean())

@@ -19,7 +19,10 @@ from tokenizers_vq.errors import CheckpointError, ConfigError, MissingExtraError
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A published file: the names it goes by, the start of its sha256, a package that has it."""
+    """A published file: the names it goes by, the start of its sha256, a package that has it.
+
+    An empty sha256 takes any file: its metric prints the hash of the one that was used.
+    """
 
     names: tuple[str, ...]
     sha256: str
@@ -42,6 +45,8 @@ WEIGHTS: dict[str, WeightsFile] = {
     ),
     "alexnet-owt": WeightsFile(("alexnet-owt-7be5be79.pth",), "7be5be79"),
     "vgg16": WeightsFile(("vgg16-397923af.pth",), "397923af"),
+    "dinov2-vitl14": WeightsFile(("vit_large_patch14_dinov2.lvd142m.safetensors",), ""),
+    "clip-vitl14-336": WeightsFile(("vit_large_patch14_clip_336.openai.safetensors",), ""),
     "efficientnet-lite0": WeightsFile(
         ("efficientnet-lite0-57934424.pth",), "57934424", _efflite0_package
     ),
@@ -73,7 +78,8 @@ def find_weights(key: str, given: Mapping[str, str] | None = None) -> Path:
     for path in _candidates(want):
         if path.is_file():
             return _verified(key, path, want.sha256)
-    raise MissingExtraError(f"weights {key} ({want.sha256}...) not found")
+    hint = f" ({want.sha256}...)" if want.sha256 else f" ({want.names[0]})"
+    raise MissingExtraError(f"weights {key}{hint} not found")
 
 
 def parse_weights(pairs: list[str]) -> dict[str, str]:
