@@ -1,8 +1,12 @@
 import numpy as np
 import pytest
+import soundfile
+import torch
 from PIL import Image
 
 from tokenizers_vq import cli, hub
+from tokenizers_vq.configs import read_config
+from tokenizers_vq.tokenizer import Tokenizer
 
 
 @pytest.fixture
@@ -103,3 +107,67 @@ def test_train_takes_overrides_and_explains_wrong_ones(capsys):
     assert "fqs" in message
     assert "fsq" in message
     assert "Traceback" not in message
+
+
+@pytest.fixture
+def speaker(tmp_path):
+    """A folder with an untrained tokenizer of sound."""
+    torch.manual_seed(0)
+    stages = {"repeat": 4, "of": {"name": "vq", "codebook_size": 16}}
+    config = {**read_config("backbone", "tiny_spectrum")}
+    config["quantizer"] = {"name": "residual", "code_dim": 8, "stages": stages}
+    return str(hub.save(Tokenizer.from_config(config).eval(), tmp_path / "speaker"))
+
+
+@pytest.fixture
+def speech(tmp_path):
+    path = tmp_path / "speech.wav"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, (4410, 2)), 44100)
+    return path
+
+
+def test_a_sound_becomes_a_file_and_a_sound_again(speaker, speech, capsys):
+    tok, back = speech.with_suffix(".tok"), speech.with_name("back.flac")
+    assert cli.main(["encode", str(speech), "-m", speaker, "--codebooks", "2"]) == 0
+    out = capsys.readouterr().out
+    kbps = 8 * tok.stat().st_size / 0.1 / 1000
+    assert out.startswith(
+        f"{speech}: resampled from 44100 to 16000 Hz, the mean of its 2 channels.\n"
+        f"{tok}: {tok.stat().st_size:,} bytes, {kbps:.2f} kb/s, 2 of 4 codebooks, by unnamed@"
+    )
+    assert cli.main(["info", str(tok)]) == 0
+    assert "(16, 16)" in capsys.readouterr().out
+    assert cli.main(["decode", str(tok), "-m", speaker, "-o", str(back)]) == 0
+    assert "0.10 s at 16000 Hz" in capsys.readouterr().out
+    assert soundfile.info(str(back)).frames == 1600
+    assert cli.main(["decode", str(tok), "-m", speaker, "--codebooks", "1"]) == 0
+    first, both = (soundfile.read(str(path))[0] for path in (speech.with_suffix(".wav"), back))
+    assert len(first) == 1600
+    assert not np.allclose(first, both)
+
+
+def test_faults_of_sounds_are_one_sentence(model, speaker, speech, photo, capsys):
+    soundfile.write(empty := speech.with_name("empty.wav"), np.zeros((0, 1)), 16000)
+    assert cli.main(["encode", str(speech), "-m", speaker]) == 0
+    tok = speech.with_suffix(".tok")
+    capsys.readouterr()
+    cases = [
+        (["encode", str(empty), "-m", speaker],
+         f"encode: read_sound: expected at least 1 sample in {empty}; got none. Leave empty files "
+         "out."),
+        (["encode", str(speech), "-m", speaker, "--codebooks", "5"],
+         "encode: encode: expected num_codebooks of 1..4 and a residual quantizer; got 5 for "
+         "Residual."),
+        (["encode", str(speech), "-m", model],
+         "encode: encode: expected a tokenizer of audio; got tiny_cnn2d_fsq.test of image. Choose "
+         "another with --model, or leave it out."),
+        (["encode", str(photo), "-m", speaker],
+         "encode: encode: expected a tokenizer of image; got unnamed of audio. Choose another "
+         "with --model, or leave it out."),
+        (["decode", str(tok), "-m", speaker, "-o", str(tok.with_suffix(".png"))],
+         "decode: decode: expected the name of a sound that soundfile can write; got "
+         f"{tok.with_suffix('.png')}. Name it .wav or .flac."),
+    ]  # fmt: skip
+    for words, message in cases:
+        assert cli.main(words) == 2
+        assert capsys.readouterr().err == f"tvq {message}\n"

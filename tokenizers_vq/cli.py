@@ -1,10 +1,12 @@
 """``tvq``: the library's verbs as commands; each is a few lines that call the library."""
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tokenizers_vq.errors import (
     BitstreamError,
@@ -15,7 +17,11 @@ from tokenizers_vq.errors import (
     ShapeError,
 )
 
+if TYPE_CHECKING:
+    from tokenizers_vq.tokenizer import Tokenizer
+
 DEFAULT = "mini_cnn2d_f16_ecsq.photos"
+SPEECH = "spectrum_16k_rvq.speech"
 EXPECTED = (
     BitstreamError, CheckpointError, ConfigError, DataError, MissingExtraError, ShapeError,
     OSError,
@@ -55,37 +61,66 @@ def list_names(arguments: argparse.Namespace) -> None:
 
 
 def encode(arguments: argparse.Namespace) -> None:
-    """Write an image as a ``.tok`` file."""
+    """Write an image or a sound as a ``.tok`` file."""
+    from tokenizers_vq.data.audio import SUFFIXES
     from tokenizers_vq.data.decode import read_rgb
+    from tokenizers_vq.data.sound import read_sound
     from tokenizers_vq.data.transforms import image_to_signal
-    from tokenizers_vq.hub import load
 
-    tokenizer = load(arguments.model)
-    codes = tokenizer.encode(image_to_signal(read_rgb(arguments.image))[None])
-    out = arguments.out or arguments.image.with_suffix(".tok")
+    sound = arguments.file.suffix.lower() in SUFFIXES
+    tokenizer = _load(arguments, "audio" if sound else "image")
+    if sound:
+        x, done = read_sound(arguments.file, tokenizer.signal)
+        print(done, end="\n" if done else "")
+    else:
+        x = image_to_signal(read_rgb(arguments.file))
+    codes = tokenizer.encode(x[None], num_codebooks=arguments.codebooks)
+    out = arguments.out or arguments.file.with_suffix(".tok")
     size = codes.save(out, tokenizer.prior)
-    pixels = codes.shape[0] * codes.shape[1]
-    print(f"{out}: {size:,} bytes, {8 * size / pixels:.3f} bits per pixel, by {codes.model}")
+    rate = f"{8 * size / math.prod(codes.shape):.3f} bits per pixel"
+    if sound:
+        second = (tokenizer.signal.sample_rate or 1) / codes.shape[0]
+        used, total = len(codes.codebook_sizes), tokenizer.quantizer.num_codebooks
+        rate = f"{8e-3 * size * second:.2f} kb/s, {used} of {total} codebooks"
+    print(f"{out}: {size:,} bytes, {rate}, by {codes.model}")
 
 
 def decode(arguments: argparse.Namespace) -> None:
-    """Write the picture of a ``.tok`` file, as PNG unless --out has another suffix."""
-    from PIL import Image
-
+    """Write what a ``.tok`` file holds: PNG or WAV, unless --out has another suffix."""
+    from tokenizers_vq.bitstream import from_bytes
+    from tokenizers_vq.bitstream import info as tok_info
+    from tokenizers_vq.data.decode import check_picture_name
+    from tokenizers_vq.data.sound import check_sound_name, write_sound
     from tokenizers_vq.data.transforms import signal_to_image
-    from tokenizers_vq.hub import load
-    from tokenizers_vq.types import Codes
 
-    out = arguments.out or arguments.tok.with_suffix(".png")
-    if Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
+    data = arguments.tok.read_bytes()
+    axes = tok_info(data)["shape"]
+    sound = isinstance(axes, tuple) and len(axes) == 1
+    out = arguments.out or arguments.tok.with_suffix(".wav" if sound else ".png")
+    (check_sound_name if sound else check_picture_name)(out)
+    tokenizer = _load(arguments, "audio" if sound else "image")
+    codes = from_bytes(data, tokenizer.prior)
+    x_hat = tokenizer.decode(codes, num_codebooks=arguments.codebooks)
+    if sound:
+        rate = tokenizer.signal.sample_rate or 1
+        write_sound(out, x_hat[0], rate)
+        print(f"{out}: {x_hat.shape[2] / rate:.2f} s at {rate} Hz, by {tokenizer.model_id}")
+    else:
+        signal_to_image(x_hat[0]).save(out)
+        print(f"{out}: {x_hat.shape[3]} x {x_hat.shape[2]}, by {tokenizer.model_id}")
+
+
+def _load(arguments: argparse.Namespace, kind: str) -> "Tokenizer":
+    """Return the tokenizer asked for, else the one in the package for that kind of signal."""
+    from tokenizers_vq.hub import load
+
+    tokenizer = load(arguments.model or (SPEECH if kind == "audio" else DEFAULT))
+    if tokenizer.signal.kind != kind:
         raise ConfigError(
-            f"decode: expected the name of a picture that Pillow can write; got {out}. "
-            "Name it .png or .webp."
+            f"{arguments.command}: expected a tokenizer of {kind}; got {tokenizer.name} of "
+            f"{tokenizer.signal.kind}. Choose another with --model, or leave it out."
         )
-    tokenizer = load(arguments.model)
-    x_hat = tokenizer.decode(Codes.load(arguments.tok, tokenizer.prior))
-    signal_to_image(x_hat[0]).save(out)
-    print(f"{out}: {x_hat.shape[3]} x {x_hat.shape[2]}, by {tokenizer.model_id}")
+    return tokenizer
 
 
 def info(arguments: argparse.Namespace) -> None:
@@ -197,7 +232,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
     command("list", list_names).add_argument("pattern", nargs="?", default="*")
     sub = command("encode", encode)
-    sub.add_argument("image", type=Path)
+    sub.add_argument("file", type=Path, help="an image, or a sound of any rate")
     _model_and_out(sub)
     sub = command("decode", decode)
     sub.add_argument("tok", type=Path)
@@ -240,5 +275,6 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _model_and_out(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("-m", "--model", default=DEFAULT, help="name, folder or hf:org/repo")
+    sub.add_argument("-m", "--model", default=None, help="name, folder or hf:org/repo")
+    sub.add_argument("--codebooks", type=int, default=None, metavar="N", help="only the first N")
     sub.add_argument("-o", "--out", type=Path, default=None)

@@ -137,6 +137,19 @@ def scaled(tokenizer: Tokenizer, x: Tensor) -> tuple[Tensor, Tensor | None]:
     return (x, None) if scale is None else (x / scale[:, None, None], scale[:, None, None])
 
 
+def check_prefix(tokenizer: Tokenizer, count: int) -> None:
+    """Raise ``ShapeError`` unless the first ``count`` codebooks of a tokenizer decode alone."""
+    head, total = tokenizer.quantizer, tokenizer.quantizer.num_codebooks
+    if 1 <= count <= total and not head.on_grid:
+        probe = torch.zeros(1, count, dtype=torch.int64)
+        if head.complete(probe).shape[-1] == total:
+            return
+    raise ShapeError(
+        f"encode: expected num_codebooks of 1..{total} and a residual quantizer; got {count} for "
+        f"{type(head).__name__}."
+    )
+
+
 def _indices(
     tokenizer: Tokenizer,
     framed: Tensor,
@@ -147,22 +160,10 @@ def _indices(
     head = tokenizer.quantizer
     if num_codebooks is None:
         return allocation.encode(tokenizer, framed, num_tokens, target_error)
-    _check_prefix(tokenizer, num_codebooks)
+    check_prefix(tokenizer, num_codebooks)
     if num_tokens is None and target_error is None and isinstance(head, Residual):
         return head.encode_leading(tokenizer.encoder(framed), num_codebooks)
     return allocation.encode(tokenizer, framed, num_tokens, target_error)[..., :num_codebooks]
-
-
-def _check_prefix(tokenizer: Tokenizer, count: int) -> None:
-    head, total = tokenizer.quantizer, tokenizer.quantizer.num_codebooks
-    if 1 <= count <= total and not head.on_grid:
-        probe = torch.zeros(1, count, dtype=torch.int64)
-        if head.complete(probe).shape[-1] == total:
-            return
-    raise ShapeError(
-        f"encode: expected num_codebooks of 1..{total} and a residual quantizer; got {count} for "
-        f"{type(head).__name__}."
-    )
 
 
 def _check_lengths(tokenizer: Tokenizer, x: Tensor, lengths: tuple[int, ...]) -> None:

@@ -55,6 +55,7 @@ ENCODERS = {
     "karl": "tokenizers_vq.backbones.karl:KARLEncoder",
     "mimi": "tokenizers_vq.backbones.mimi:MimiEncoder",
     "seanet": "tokenizers_vq.backbones.seanet:SEANetEncoder",
+    "spectrum": "tokenizers_vq.backbones.spectrum:SpectrumEncoder",
     "taae": "tokenizers_vq.backbones.taae:TAAEEncoder",
     "titok": "tokenizers_vq.backbones.titok:TiTokEncoder",
     "vit2d": "tokenizers_vq.backbones.vit2d:ViT2dEncoder",

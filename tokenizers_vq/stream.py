@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from tokenizers_vq import clips
 from tokenizers_vq.errors import ConfigError, ShapeError, check_indices, check_shape
 
 if TYPE_CHECKING:
@@ -43,12 +44,14 @@ class Stream:
     Args:
         tokenizer: with a causal encoder and decoder, and a quantizer that takes each position by
             itself.
+        num_codebooks: how many of a residual head's codebooks ``encode`` gives; None for all.
 
     Attributes:
         state: where the stream is; may be set to go back.
 
     Raises:
         ConfigError: the tokenizer cannot work in pieces.
+        ShapeError: no such number of codebooks.
 
     Example:
         >>> stream = tokenizer.stream()                          # doctest: +SKIP
@@ -56,7 +59,7 @@ class Stream:
         >>> tokens.append(stream.encode(end, last=True))         # doctest: +SKIP
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, num_codebooks: int | None = None) -> None:
         parts = (tokenizer.encoder, tokenizer.decoder)
         whole = [type(part).__name__ for part in parts if not hasattr(part, "step")]
         if whole or tokenizer.quantizer.on_grid or tokenizer.signal.axes != 1:
@@ -65,7 +68,9 @@ class Stream:
                 f"stream: expected a tokenizer that works in pieces; got one with {what}. "
                 "Encode whole signals, or choose a causal backbone."
             )
-        self.tokenizer = tokenizer
+        if num_codebooks is not None:
+            clips.check_prefix(tokenizer, num_codebooks)
+        self.tokenizer, self.num_codebooks = tokenizer, num_codebooks
         self._encoder: Any = tokenizer.encoder
         self._decoder: Any = tokenizer.decoder
         self.state = StreamState()
@@ -95,7 +100,7 @@ class Stream:
                 "Leave empty signals out."
             )
         z, inner = self._encoder.step(x, state.encoder, last)
-        indices: Tensor = tokenizer.quantizer.encode(z)
+        indices: Tensor = tokenizer.quantizer.encode(z)[..., : self.num_codebooks]
         self.state = replace(
             state, encoder=inner, samples=state.samples + x.shape[-1], ended=(last, state.ended[1])
         )
@@ -108,7 +113,8 @@ class Stream:
         """Return the samples ``(B, C, m)`` that the next tokens decide.
 
         Args:
-            indices: ``(B, n, K)`` int64, n of 0 and more.
+            indices: ``(B, n, K)`` int64, n of 0 and more; of a residual head the first codebooks
+                are enough.
             last: nothing follows.
             num_samples: length of the whole signal, known at the end; None for what this stream
                 encoded, or for whole positions if it encoded nothing.
@@ -122,6 +128,8 @@ class Stream:
                 f"{tuple(indices.shape)}. Begin another stream."
             )
         tokenizer, state = self.tokenizer, self.state
+        if indices.ndim == 3 and indices.shape[-1]:
+            indices = tokenizer.quantizer.complete(indices)
         check_shape(indices, f"B N {tokenizer.quantizer.num_codebooks}", "stream", "Tokens.")
         check_indices(indices, tokenizer.quantizer.codebook_sizes, "stream")
         z_q = tokenizer.quantizer.decode(indices)

@@ -256,15 +256,19 @@ class Tokenizer(nn.Module):
         """Return the signals ``(B, C, *S)`` of a ``.tok`` file's bytes."""
         return self.decode(from_bytes(data, self.prior))
 
-    def stream(self) -> "Stream":
+    def stream(self, num_codebooks: int | None = None) -> "Stream":
         """Return a stream, which encodes and decodes one signal in pieces.
+
+        Args:
+            num_codebooks: only the first codebooks of a residual head; None for all.
 
         Raises:
             ConfigError: the encoder, quantizer or decoder needs whole signals.
+            ShapeError: no such number of codebooks.
         """
         from tokenizers_vq.stream import Stream
 
-        return Stream(self)
+        return Stream(self, num_codebooks)
 
     def save(self, folder: str | Path, **options: Any) -> Path:
         """Write ``config.json`` and the weights to ``folder``; see ``hub.save``."""

@@ -4,7 +4,7 @@ import torch
 from tokenizers_vq.backbones.vocos import VocosDecoder
 from tokenizers_vq.configs import read_config
 from tokenizers_vq.errors import ConfigError
-from tokenizers_vq.functional.overlap_add import inverse_stft
+from tokenizers_vq.functional.overlap_add import inverse_stft, inverse_stft_step
 from tokenizers_vq.tokenizer import Tokenizer
 from tokenizers_vq.types import SignalSpec
 
@@ -100,8 +100,14 @@ def test_streams_are_refused_in_one_sentence():
     with pytest.raises(ConfigError) as error:
         codec().eval().stream()
     assert str(error.value) == (
-        "stream: expected a tokenizer that works in pieces; got one with VocosDecoder. Encode "
-        "whole signals, or choose a causal backbone."
+        "stream: expected causal convolutions without normalisation over time; got another one. "
+        "Encode whole signals, or choose a causal backbone."
+    )
+    with pytest.raises(ConfigError) as error:
+        decoder().step(torch.zeros(1, 1, 4), None, False)
+    assert str(error.value) == (
+        "stream: expected a causal decoder; got a VocosDecoder that sees the future. Decode whole "
+        "signals, or choose a causal backbone."
     )
 
 
@@ -123,3 +129,45 @@ def test_the_spectra_of_a_signal_give_the_signal(padding):
     framed = torch.nn.functional.pad(x, (before, 32)).unfold(1, 32, 8)[:, :9]
     got = inverse_stft(torch.fft.rfft(framed * window), window, 8, padding)
     torch.testing.assert_close(got[:, 0, :64], x[:, :64], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("padding", ["same", "center"])
+@pytest.mark.parametrize("cuts", [[1] * 9, [0, 4, 0, 5], [9, 0]], ids=str)
+def test_spectra_in_pieces_give_the_samples_of_all(padding, cuts):
+    window = torch.hann_window(32)
+    spectra = torch.randn(2, 9, 17, dtype=torch.complex64)
+    state, pieces = None, []
+    parts = spectra.split(cuts, dim=1)
+    for i, part in enumerate(parts):
+        last = i == len(parts) - 1
+        x, state = inverse_stft_step(part, window, 8, padding, state, last)
+        pieces.append(x)
+    expected = inverse_stft(spectra, window, 8, padding)
+    torch.testing.assert_close(torch.cat(pieces, -1), expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_causal_decoder_in_pieces():
+    net = decoder(causal=True, padding="center")
+    z = torch.randn(2, 11, 4)
+    x, state = net.step(z[:, :1], None, False)
+    assert x.shape == (2, 1, 0)  # the first window's middle is the first sample
+    pieces = [x]
+    for part, last in ((z[:, 1:1], False), (z[:, 1:6], False), (z[:, 6:], True)):
+        x, state = net.step(part, state, last)
+        pieces.append(x)
+    torch.testing.assert_close(torch.cat(pieces, -1), net(z), rtol=1e-4, atol=1e-5)
+    other = z.clone()
+    other[:, 6:] += 1
+    before = 6 * 8 - 16  # windows of 32 samples around each position's first sample
+    assert torch.equal(net(other)[..., :before], net(z)[..., :before])
+
+
+def test_attention_sees_the_future():
+    with pytest.raises(ConfigError) as error:
+        decoder(causal=True, attention=True)
+    assert str(error.value) == (
+        "vocos: expected no attention in a causal decoder, as it sees all of the time; got both. "
+        "Correct the backbone config."
+    )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reference import tok_decoder
 
 from tokenizers_vq.bitstream import from_bytes, info, read_tok, to_bytes, write_tok
-from tokenizers_vq.errors import BitstreamError, ShapeError
+from tokenizers_vq.errors import BitstreamError, ConfigError, ShapeError
 from tokenizers_vq.types import Codes
 
 ALPHABETS = [1, 2, 3, 15, 256, 64000, 2**18]
@@ -379,3 +379,29 @@ def test_golden_files_never_change(make_prior, likely):
     assert to_bytes(codes, prior).hex() == GOLDEN_ENTROPY
     assert_same(from_bytes(bytes.fromhex(GOLDEN_FIXED)), codes)
     assert_same(from_bytes(bytes.fromhex(GOLDEN_ENTROPY), prior), codes)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_first_codebooks_are_coded_by_the_first_tables_of_the_prior(make_prior, likely, count):
+    prior = make_prior([(15,), (3, 100), (300,)], 1)
+    sizes = prior.codebook_sizes[:count]
+    indices = torch.from_numpy(likely(prior.leading(count), (1, 40, count)))
+    codes = Codes(indices, (64,), sizes, prior.model)
+    data = to_bytes(codes, prior)
+    assert_same(from_bytes(data, prior), codes)
+    assert info(data)["coding"] == "entropy"
+    assert len(data) < len(to_bytes(codes))
+    with pytest.raises(BitstreamError, match="expected prior"):
+        from_bytes(data, make_prior([(15,), (3, 100), (300,)], 1, seed=2))
+
+
+def test_a_prior_has_no_other_codebooks(make_prior):
+    prior = make_prior([(15,), (3,)], 1)
+    assert prior.leading(2) is prior
+    assert prior.leading(1).codebook_sizes == (15,)
+    with pytest.raises(ConfigError) as error:
+        prior.leading(3)
+    assert str(error.value) == (
+        "CountPrior.leading: expected a count of 1..2; got 3. A prior has no tables of other "
+        "codebooks."
+    )

@@ -194,6 +194,7 @@ PUBLISHED = {
     "one_d_piece_pixels": 12,
     "open_magvit2_256": 18,
     "simvq": 13,
+    "speech_rvq": 64,
     "taming_f16": 14,
     "titok_codes": 12,
     "titok_pixels": 12,

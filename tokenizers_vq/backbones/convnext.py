@@ -12,9 +12,40 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenizers_vq.backbones.blocks import GroupNorm
+from tokenizers_vq.backbones.streaming import State
 
 EPS = 1e-6
 KERNEL = 7
+
+
+class TimeConv(nn.Conv1d):
+    """Convolution of ``KERNEL`` taps that keeps the length; zeros are beyond the ends.
+
+    Args:
+        before: channels in.
+        after: channels out.
+        groups: of channels.
+        causal: see the past only.
+
+    Shapes:
+        x (B, C_in, T) -> (B, C_out, T)
+    """
+
+    def __init__(self, before: int, after: int, groups: int = 1, causal: bool = False) -> None:
+        side = 0 if causal else KERNEL // 2
+        super().__init__(before, after, KERNEL, padding=side, groups=groups)
+        self.causal = causal
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``(B, C_out, T)`` of ``x (B, C_in, T)``."""
+        return super().forward(F.pad(x, (KERNEL - 1, 0)) if self.causal else x)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Return the outputs for the next ``x (B, C_in, n)``, and the last inputs."""
+        past = x.new_zeros(*x.shape[:2], KERNEL - 1) if state is None else state
+        held = torch.cat([past, x], dim=-1)
+        y = super().forward(held) if x.shape[-1] else x.new_zeros(len(x), self.out_channels, 0)
+        return y, held[..., x.shape[-1] :]
 
 
 class AdaptiveNorm(nn.Module):
@@ -46,6 +77,7 @@ class ConvNeXtBlock(nn.Module):
         inner: channels between the linear layers.
         ids: as in ``AdaptiveNorm``.
         scale: what the learned scale of the branch starts at.
+        causal: see the past only.
 
     Shapes:
         x (B, T, C) -> (B, T, C)
@@ -54,9 +86,11 @@ class ConvNeXtBlock(nn.Module):
         Liu et al., A ConvNet for the 2020s, 2022, https://arxiv.org/abs/2201.03545, section 2.
     """
 
-    def __init__(self, width: int, inner: int, ids: int, scale: float) -> None:
+    def __init__(
+        self, width: int, inner: int, ids: int, scale: float, causal: bool = False
+    ) -> None:
         super().__init__()
-        self.depthwise = nn.Conv1d(width, width, KERNEL, padding=KERNEL // 2, groups=width)
+        self.depthwise = TimeConv(width, width, width, causal)
         self.norm = AdaptiveNorm(width, ids)
         self.expand = nn.Linear(width, inner)
         self.contract = nn.Linear(inner, width)
@@ -64,9 +98,35 @@ class ConvNeXtBlock(nn.Module):
 
     def forward(self, x: Tensor, setting: int) -> Tensor:
         """Return ``x`` plus the branch."""
-        h = self.norm(self.depthwise(x.mT).mT, setting)
+        return self._added(x, self.depthwise(x.mT), setting)
+
+    def step(self, x: Tensor, setting: int, state: State) -> tuple[Tensor, State]:
+        """Return the outputs for the next ``x (B, n, C)``, and what the convolution keeps."""
+        seen, state = self.depthwise.step(x.mT, state)
+        return self._added(x, seen, setting), state
+
+    def _added(self, x: Tensor, seen: Tensor, setting: int) -> Tensor:
+        h = self.norm(seen.mT, setting)
         branch: Tensor = self.contract(F.gelu(self.expand(h)))
         return x + self.gamma * branch
+
+
+class ConvNeXtStack(nn.ModuleList):
+    """Blocks one after the other, whole or in pieces."""
+
+    def forward(self, x: Tensor, setting: int) -> Tensor:
+        """Return what the blocks make of ``x (B, T, C)``."""
+        for block in self:
+            x = block(x, setting)
+        return x
+
+    def step(self, x: Tensor, setting: int, state: State) -> tuple[Tensor, State]:
+        """Return the outputs for the next ``x (B, n, C)``, and what the blocks keep."""
+        after = []
+        for block, before in zip(self, state or (None,) * len(self), strict=True):
+            x, now = block.step(x, setting, before)  # type: ignore[operator]  # a ConvNeXtBlock
+            after.append(now)
+        return x, tuple(after)
 
 
 def attention_front(width: int, dropout: float) -> nn.Sequential:

@@ -29,10 +29,13 @@ from tokenizers_vq.backbones.convnext import (
     KERNEL,
     AdaptiveNorm,
     ConvNeXtBlock,
+    ConvNeXtStack,
+    TimeConv,
     attention_front,
 )
+from tokenizers_vq.backbones.streaming import State
 from tokenizers_vq.errors import ConfigError, unknown_option
-from tokenizers_vq.functional.overlap_add import Padding, inverse_stft
+from tokenizers_vq.functional.overlap_add import Padding, inverse_stft, inverse_stft_step
 from tokenizers_vq.types import SignalSpec
 
 LOUDEST = 100.0  # of a magnitude
@@ -60,6 +63,7 @@ class Conventions:
             norms with one gain and bias.
         default_id: the setting without that option.
         dropout: of the residual convolutions in front, in training.
+        causal: convolutions see the past only, so that signals can be decoded in pieces.
     """
 
     padding: Padding = "same"
@@ -67,6 +71,7 @@ class Conventions:
     ids: int = 0
     default_id: int = 0
     dropout: float = 0.1
+    causal: bool = False
 
 
 class VocosDecoder(Decoder):
@@ -116,11 +121,11 @@ class VocosDecoder(Decoder):
         self.ways = ways = conventions_of(conventions)
         self.n_fft = 4 * stride if n_fft is None else n_fft
         self._check(depth)
-        self.embed = nn.Conv1d(dim, width, KERNEL, padding=KERNEL // 2)
+        self.embed = TimeConv(dim, width, causal=ways.causal)
         self.front = attention_front(width, ways.dropout) if ways.attention else nn.Identity()
         self.norm = AdaptiveNorm(width, ways.ids)
-        self.blocks = nn.ModuleList(
-            ConvNeXtBlock(width, inner, ways.ids, 1 / depth) for _ in range(depth)
+        self.blocks = ConvNeXtStack(
+            ConvNeXtBlock(width, inner, ways.ids, 1 / depth, ways.causal) for _ in range(depth)
         )
         self.last_norm = nn.LayerNorm(width, eps=EPS)
         self.apply(_initialise)
@@ -190,19 +195,44 @@ class VocosDecoder(Decoder):
         """
         setting = self._setting(bandwidth_id)
         h = self.norm(self.front(self.embed(z_q.mT)).mT, setting)
-        for block in self.blocks:
-            h = block(h, setting)
-        last: Tensor = self.last_norm(h)
+        last: Tensor = self.last_norm(self.blocks(h, setting))
         return last
+
+    def step(self, z_q: Tensor, state: State, last: bool) -> tuple[Tensor, State]:
+        """Return the samples ``(B, 1, m)`` that the next latents ``(B, n, D)`` decide.
+
+        Raises:
+            ConfigError: the decoder sees the future.
+        """
+        if not self.ways.causal:
+            raise ConfigError(
+                "stream: expected a causal decoder; got a VocosDecoder that sees the future. "
+                "Decode whole signals, or choose a causal backbone."
+            )
+        setting = self.ways.default_id
+        embed, blocks, sums = state or (None, None, None)
+        h, embed = self.embed.step(z_q.mT, embed)
+        h, blocks = self.blocks.step(self.norm(h.mT, setting), setting, blocks)
+        x, sums = inverse_stft_step(
+            self._spectra(self.last_norm(h)), *self._places, state=sums, last=last
+        )
+        return x.to(self.out.weight.dtype), (embed, blocks, sums)
 
     def _decode(self, z_q: Tensor, setting: int) -> Tensor:
         h = self.hidden(z_q, setting if self.ways.ids else None)
+        x = inverse_stft(self._spectra(h), *self._places)
+        return x.to(self.out.weight.dtype)
+
+    def _spectra(self, h: Tensor) -> Tensor:
+        """Return spectra ``(B, T', n_fft / 2 + 1)`` complex of hidden ``(B, T', width)``."""
         with torch.autocast(h.device.type, enabled=False):  # phases need all their digits
             weight, bias = self.out.weight.float(), self.out.bias.float()
             magnitude, phase = F.linear(h.float(), weight, bias).chunk(2, dim=-1)
-            spectrum = torch.polar(magnitude.exp().clamp(max=LOUDEST), phase)
-            x = inverse_stft(spectrum, self.window.float(), self.stride[0], self.ways.padding)
-        return x.to(self.out.weight.dtype)
+            return torch.polar(magnitude.exp().clamp(max=LOUDEST), phase)
+
+    @property
+    def _places(self) -> tuple[Tensor, int, Padding]:
+        return self.window.float(), self.stride[0], self.ways.padding
 
     def _setting(self, bandwidth_id: int | None) -> int:
         if bandwidth_id is None:
@@ -243,6 +273,8 @@ def conventions_of(given: Mapping[str, Any] | None) -> Conventions:
     reason = None
     if ways.padding not in PADDINGS:
         reason = f"padding of {' or '.join(PADDINGS)}; got {ways.padding!r}"
+    elif ways.causal and ways.attention:
+        reason = "no attention in a causal decoder, as it sees all of the time; got both"
     elif ways.ids < 0 or not 0 <= ways.default_id < max(ways.ids, 1):
         reason = f"a default_id below the number of ids {ways.ids}; got {ways.default_id}"
     if reason is not None:

@@ -42,8 +42,9 @@ def to_bytes(codes: Codes, prior: object = None) -> bytes:
     Args:
         codes: indices ``(B, *grid, K)`` of one item or a batch, with their scales and lengths where
             they have any; -1 where there is no token.
-        prior: a ``CountPrior`` for entropy coding; without one the length is fixed, log2 of each
-            codebook size per index. A file never gets longer by a prior than fixed length would be.
+        prior: a ``CountPrior`` for entropy coding, of these codebooks or of these and more behind
+            them; without one the length is fixed, log2 of each codebook size per index. A file
+            never gets longer by a prior than fixed length would be.
 
     Raises:
         BitstreamError: a position with a token in some codebooks only, more than a file may hold
@@ -51,6 +52,9 @@ def to_bytes(codes: Codes, prior: object = None) -> bytes:
         ShapeError: indices of another dtype, rank or range than the codebook sizes say.
     """
     known = _check_prior(prior, "to_bytes")
+    count = len(codes.codebook_sizes)
+    if known and count > 0 and codes.codebook_sizes == known.codebook_sizes[:count]:
+        known = known.leading(count)
     _check_codes(codes, known)
     present = present_of(codes.indices.cpu().numpy())
     payload, flags = _coded(codes, known, present)
@@ -95,7 +99,8 @@ def from_bytes(data: bytes, prior: object = None) -> Codes:
     sizes = header.codebook_sizes
     if header.flags & PRIOR:
         got = known.sha256[:8] if known else "none"
-        if known is None or header.prior.hex() != got:
+        known = _named(known, header.prior.hex())
+        if known is None:
             raise BitstreamError(
                 f"from_bytes: expected prior {header.prior.hex()}; got {got}. "
                 "Pass the prior the file was written with."
@@ -174,6 +179,14 @@ def info(data: bytes) -> dict[str, object]:
         "overhead_bytes": len(data) - payload,
         "total_bytes": len(data),
     }
+
+
+def _named(prior: CountPrior | None, wanted: str) -> CountPrior | None:
+    """Return the prior, or that of its first codebooks, whose hash begins with ``wanted``."""
+    if prior is None:
+        return None
+    parts = (prior.leading(count) for count in range(len(prior.codebook_sizes), 0, -1))
+    return next((part for part in parts if part.sha256[:8] == wanted), None)
 
 
 def _coded(codes: Codes, prior: CountPrior | None, present: Bools) -> tuple[bytes, int]:

@@ -17,6 +17,7 @@ from tokenizers_vq.bitstream.digits import check_items, check_radices, join_digi
 from tokenizers_vq.bitstream.storage import PriorData
 from tokenizers_vq.bitstream.tables import cumulative, frequencies, rarity_classes
 from tokenizers_vq.bitstream.walk import Column, Walk
+from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.files import write_atomically
 
 
@@ -48,6 +49,7 @@ class CountPrior:
         ]
         self._cumulative = [cumulative(frequencies(cells)) for cells in data.cells]
         self._features = _features(data, self.alphabets)
+        self._leading: dict[int, CountPrior] = {len(self.codebook_sizes): self}
 
     @classmethod
     def fit(
@@ -96,6 +98,21 @@ class CountPrior:
     def for_model(self, model: str) -> CountPrior:
         """Return the same tables for another ``name@hash``: of the weights as they were saved."""
         return CountPrior(replace(self._data, model=model))
+
+    def leading(self, count: int) -> CountPrior:
+        """Return the prior of the first ``count`` codebooks; what later ones said is left out.
+
+        Raises:
+            ConfigError: there are not so many.
+        """
+        if not 1 <= count <= len(self.codebook_sizes):
+            raise ConfigError(
+                f"CountPrior.leading: expected a count of 1..{len(self.codebook_sizes)}; got "
+                f"{count}. A prior has no tables of other codebooks."
+            )
+        if count not in self._leading:
+            self._leading[count] = CountPrior(storage.leading(self._data, count))
+        return self._leading[count]
 
     def to_bytes(self) -> bytes:
         """Return a safetensors file of integer tables."""

@@ -67,6 +67,22 @@ class PriorData:
         return tuple(radix for radices in self.digits for radix in radices)
 
 
+def leading(data: PriorData, count: int) -> PriorData:
+    """Return the tables of the first ``count`` codebooks."""
+    columns = sum(len(radices) for radices in data.digits[:count])
+    return PriorData(
+        data.codebook_sizes[:count],
+        data.digits[:count],
+        data.rank,
+        data.model,
+        {k: classes for k, classes in data.classes.items() if k < columns},
+        np.ascontiguousarray(data.weights[:, :, :columns, :columns]),
+        data.order0[:columns],
+        data.cuts[:columns],
+        data.cells[:columns],
+    )
+
+
 def digest(data: PriorData) -> str:
     """Return the SHA-256 of the content, whatever file it is in: header, then tensors by name."""
     sha = hashlib.sha256(_header(data).encode())

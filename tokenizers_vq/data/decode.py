@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from tokenizers_vq.errors import DataError
+from tokenizers_vq.errors import ConfigError, DataError
 
 BACKGROUND = (255, 255, 255)
 """Transparent pixels are laid on this colour."""
@@ -29,6 +29,15 @@ def read_rgb(path: str | Path) -> Image.Image:
     if isinstance(image, str):
         raise DataError(f"read_rgb: expected a picture in '{path}'; got {image}.")
     return image
+
+
+def check_picture_name(path: Path) -> None:
+    """Raise ``ConfigError`` unless Pillow can write a file of that name."""
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise ConfigError(
+            f"decode: expected the name of a picture that Pillow can write; got {path}. "
+            "Name it .png or .webp."
+        )
 
 
 def try_read_rgb(path: str | Path) -> Image.Image | str:

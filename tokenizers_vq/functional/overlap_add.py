@@ -7,7 +7,7 @@ Reference:
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -32,9 +32,46 @@ def inverse_stft(spectra: Tensor, window: Tensor, hop: int, padding: Padding) ->
     size, count = window.shape[0], spectra.shape[1]
     frames = torch.fft.irfft(spectra, n=size) * window
     weight = window.square().expand(1, count, size)
-    start = (size - hop) // 2 if padding == "same" else size // 2
+    start = _start(size, hop, padding)
     total, norm = (_overlapped(x, hop)[..., start : start + count * hop] for x in (frames, weight))
     return total / norm
+
+
+def inverse_stft_step(
+    spectra: Tensor, window: Tensor, hop: int, padding: Padding, state: Any, last: bool
+) -> tuple[Tensor, Any]:
+    """Return the samples that the next spectra decide, and the sums that are not complete.
+
+    Args:
+        spectra: ``(B, n, N / 2 + 1)`` complex, n of 0 and more.
+        window: as in ``inverse_stft``, and so are the next two.
+        hop: see there.
+        padding: see there.
+        state: what the step before returned; None at the beginning.
+        last: nothing follows.
+
+    Returns:
+        ``(B, 1, m)`` float32: behind the first spectrum's samples, ``hop`` per spectrum.
+    """
+    size, count = window.shape[0], spectra.shape[1]
+    start = _start(size, hop, padding)
+    blank = window.new_zeros(1, 1, size - hop)
+    sums, norms, early = state or (blank.expand(len(spectra), 1, -1), blank, start)
+    if count:
+        frames = torch.fft.irfft(spectra, n=size) * window
+        weight = window.square().expand(1, count, size)
+        sums, norms = (
+            F.pad(old, (0, count * hop)) + _overlapped(new, hop)
+            for old, new in ((sums, frames), (norms, weight))
+        )
+    ready = count * hop + (start if last else 0)
+    x = sums[..., early:ready] / norms[..., early:ready]
+    return x, (sums[..., count * hop :], norms[..., count * hop :], max(0, early - count * hop))
+
+
+def _start(size: int, hop: int, padding: Padding) -> int:
+    """Return how many samples of the first window lie before the signal."""
+    return (size - hop) // 2 if padding == "same" else size // 2
 
 
 def _overlapped(frames: Tensor, hop: int) -> Tensor:

@@ -312,7 +312,9 @@ class MultiResolutionSTFT:
         return torch.stack(terms).mean()
 
 
-def dac_mel(sample_rate: int) -> LogDistance:
+def dac_mel(
+    sample_rate: int, n_ffts: Sequence[int] = (32, 64, 128, 256, 512, 1024, 2048)
+) -> LogDistance:
     """Return the training loss of DAC: log10 mel at seven scales, summed.
 
     Kumar et al., High-Fidelity Audio Compression with Improved RVQGAN, 2023,
@@ -320,9 +322,9 @@ def dac_mel(sample_rate: int) -> LogDistance:
 
     Args:
         sample_rate: Hz.
+        n_ffts: samples of a window, by scale, with 5 filters for each 32.
     """
-    scales = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320))
-    return LogDistance([_slaney(n_fft, mels, sample_rate) for n_fft, mels in scales])
+    return LogDistance([_slaney(n_fft, 5 * n_fft // 32, sample_rate) for n_fft in n_ffts])
 
 
 def dac_mel_distance(sample_rate: int) -> LogDistance:
