@@ -63,7 +63,7 @@ def unpack_digits(index: Tensor, sizes: Sequence[int]) -> Tensor:
 
 def pack_bits(bits: Tensor) -> Tensor:
     """Return ``(...)`` int64 for ``bits (..., d)``, bool or 0/1, ``d <= 62``; bit 0 comes first."""
-    return (bits << torch.arange(bits.shape[-1], device=bits.device)).sum(-1)
+    return (bits * (1 << torch.arange(bits.shape[-1], device=bits.device))).sum(-1)
 
 
 def unpack_bits(index: Tensor, count: int) -> Tensor:
