@@ -6,6 +6,7 @@ import torch
 
 from tokenizers_vq.ops import library
 from tokenizers_vq.ops.nearest_code import KERNELS, NO_CUDA
+from tokenizers_vq.ops.selective_scan import compiled
 
 
 def main() -> None:
@@ -18,6 +19,7 @@ def main() -> None:
     name, reason = library.active_cuda(NO_CUDA)
     idle = "" if torch.cuda.is_available() else "; there is no GPU"
     sys.stdout.write(f"nearest_code, cuda: {name} ({reason}{idle})\n")
+    sys.stdout.write(f"selective_scan, cpu: {'compiled' if compiled() else 'torch'}\n")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from tokenizers_vq.errors import ConfigError, unknown_name
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 OVERRIDES = ("lr", "betas", "weight_decay")
-# names of parameters that are tables looked up by position or code, which decay would only shrink
-TABLES = ("codebook", "embedding", "latent_tokens", "mask_token")
+# names of parameters that are tables looked up by position or code, which decay would only shrink,
+# and of decay rates of state spaces
+TABLES = ("codebook", "embedding", "latent_tokens", "mask_token", "A_log", "A_b_log")
 
 
 @dataclass(frozen=True)
