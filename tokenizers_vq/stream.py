@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tokenizers_vq import clips
 from tokenizers_vq.errors import ConfigError, ShapeError, check_indices, check_shape
+from tokenizers_vq.functional.framing import crop
 
 if TYPE_CHECKING:
     from tokenizers_vq.tokenizer import Tokenizer
@@ -22,8 +23,9 @@ class StreamState:
     Attributes:
         encoder: what the encoder remembers; nested tuples of tensors and flags.
         decoder: what the decoder remembers.
-        samples: how many were encoded.
+        samples: how many were encoded, frames of a video.
         decoded: how many were decoded.
+        sides: of the frames of a video, rows and columns.
         ended: whether the last piece was encoded, and decoded.
     """
 
@@ -31,6 +33,7 @@ class StreamState:
     decoder: Any = None
     samples: int = 0
     decoded: int = 0
+    sides: tuple[int, ...] = ()
     ended: tuple[bool, bool] = (False, False)
 
 
@@ -62,7 +65,7 @@ class Stream:
     def __init__(self, tokenizer: Tokenizer, num_codebooks: int | None = None) -> None:
         parts = (tokenizer.encoder, tokenizer.decoder)
         whole = [type(part).__name__ for part in parts if not hasattr(part, "step")]
-        if whole or tokenizer.quantizer.on_grid or tokenizer.signal.axes != 1:
+        if whole or tokenizer.quantizer.on_grid:
             what = ", ".join(whole) or type(tokenizer.quantizer).__name__
             raise ConfigError(
                 f"stream: expected a tokenizer that works in pieces; got one with {what}. "
@@ -78,14 +81,15 @@ class Stream:
 
     @torch.no_grad()
     def encode(self, x: Tensor, *, last: bool = False) -> Tensor:
-        """Return the tokens ``(B, n, K)`` int64 that the next samples decide.
+        """Return the tokens ``(B, n, K)`` or ``(B, n, h, w, K)`` that the next samples decide.
 
         Args:
-            x: ``(B, C, m)`` float in the signal's range, m of 0 and more.
+            x: ``(B, C, m)`` or ``(B, C, m, H, W)`` float in the signal's range, m of 0 and more.
             last: nothing follows; the last position is completed.
 
         Raises:
-            ShapeError: another rank, number of channels or range, or the stream has ended.
+            ShapeError: another rank, number of channels, range or size of frames, or the stream
+                has ended.
         """
         if self.state.ended[0]:
             raise ShapeError(
@@ -94,7 +98,13 @@ class Stream:
             )
         x = self.tokenizer.check_signal(x, empty=True)
         state, tokenizer = self.state, self.tokenizer
-        if last and not state.samples + x.shape[-1]:
+        sides = tuple(x.shape[3:])
+        if state.samples and sides != state.sides:
+            raise ShapeError(
+                f"stream: expected frames of {state.sides} like those before; got {sides}. "
+                "Begin another stream."
+            )
+        if last and not state.samples + x.shape[2]:
             raise ShapeError(
                 "stream: expected at least 1 sample; got none before the end. "
                 "Leave empty signals out."
@@ -102,19 +112,20 @@ class Stream:
         z, inner = self._encoder.step(x, state.encoder, last)
         indices: Tensor = tokenizer.quantizer.encode(z)[..., : self.num_codebooks]
         self.state = replace(
-            state, encoder=inner, samples=state.samples + x.shape[-1], ended=(last, state.ended[1])
-        )
+            state, encoder=inner, samples=state.samples + x.shape[2], sides=sides,
+            ended=(last, state.ended[1]),
+        )  # fmt: skip
         return indices
 
     @torch.no_grad()
     def decode(
         self, indices: Tensor, *, last: bool = False, num_samples: int | None = None
     ) -> Tensor:
-        """Return the samples ``(B, C, m)`` that the next tokens decide.
+        """Return the samples ``(B, C, m)`` or ``(B, C, m, H, W)`` that the next tokens decide.
 
         Args:
-            indices: ``(B, n, K)`` int64, n of 0 and more; of a residual head the first codebooks
-                are enough.
+            indices: ``(B, n, K)`` or ``(B, n, h, w, K)`` int64, n of 0 and more; of a residual head
+                the first codebooks are enough.
             last: nothing follows.
             num_samples: length of the whole signal, known at the end; None for what this stream
                 encoded, or for whole positions if it encoded nothing.
@@ -128,18 +139,21 @@ class Stream:
                 f"{tuple(indices.shape)}. Begin another stream."
             )
         tokenizer, state = self.tokenizer, self.state
-        if indices.ndim == 3 and indices.shape[-1]:
+        grid = " ".join(["N", "h", "w"][: tokenizer.signal.axes])
+        if indices.ndim == tokenizer.signal.axes + 2 and indices.shape[-1]:
             indices = tokenizer.quantizer.complete(indices)
-        check_shape(indices, f"B N {tokenizer.quantizer.num_codebooks}", "stream", "Tokens.")
+        check_shape(indices, f"B {grid} {tokenizer.quantizer.num_codebooks}", "stream", "Tokens.")
         check_indices(indices, tokenizer.quantizer.codebook_sizes, "stream")
         z_q = tokenizer.quantizer.decode(indices)
         x_hat: Tensor
         x_hat, inner = self._decoder.step(z_q, state.decoder, last)
         total = num_samples or (state.samples if state.ended[0] else None)
         if last and total is not None:
-            x_hat = x_hat[..., : max(0, total - state.decoded)]
+            x_hat = x_hat[:, :, : max(0, total - state.decoded)]
+        if state.sides:
+            x_hat = crop(x_hat, (x_hat.shape[2], *state.sides))
         self.state = replace(
-            state, decoder=inner, decoded=state.decoded + x_hat.shape[-1],
+            state, decoder=inner, decoded=state.decoded + x_hat.shape[2],
             ended=(state.ended[0], last),
         )  # fmt: skip
         return x_hat.clamp(*tokenizer.signal.value_range)
@@ -153,8 +167,9 @@ class Stream:
         """
         trial = Stream(self.tokenizer)
         weight = next(self.tokenizer.decoder.parameters())
-        x = weight.new_zeros(1, self.tokenizer.signal.channels, self.tokenizer.stride[0])
-        while not trial.decode(trial.encode(x)).shape[-1]:
+        position = self.tokenizer.encoder.samples((1,) * self.tokenizer.signal.axes)
+        x = weight.new_zeros(1, self.tokenizer.signal.channels, *position)
+        while not trial.decode(trial.encode(x)).shape[2]:
             pass
         return trial.state.samples
 
@@ -163,5 +178,7 @@ class Stream:
         """Run both networks on nothing, so that one that sees the future is refused at once."""
         tokenizer = self.tokenizer
         weight = next(tokenizer.decoder.parameters())
-        self._encoder.step(weight.new_zeros(1, tokenizer.signal.channels, 0), None, False)
-        self._decoder.step(weight.new_zeros(1, 0, tokenizer.decoder.dim), None, False)
+        sides = tokenizer.stride[1:]
+        self._encoder.step(weight.new_zeros(1, tokenizer.signal.channels, 0, *sides), None, False)
+        ones = (1,) * len(sides)
+        self._decoder.step(weight.new_zeros(1, 0, *ones, tokenizer.decoder.dim), None, False)

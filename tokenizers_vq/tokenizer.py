@@ -394,7 +394,9 @@ class Tokenizer(nn.Module):
     def _shape_of(self, index_grid: tuple[int, ...]) -> tuple[int, ...]:
         """Return the samples per axis of the signal whose indices fill ``index_grid``."""
         grid = self.quantizer.latent_grid(index_grid)
-        return tuple(n * s for n, s in zip(grid, self.stride, strict=False))
+        if len(grid) != len(self.stride):  # refused by whoever asks
+            return ()
+        return self.encoder.samples(grid)
 
     @property
     def _dtype(self) -> torch.dtype:

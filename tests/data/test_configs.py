@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -16,6 +17,17 @@ from tokenizers_vq.data.wheels import WheelPhotos
 FILES = sorted((Path(__file__).parents[2] / "conf" / "data").glob("*.yaml"))
 
 
+def write_video(path, seed):
+    generator = np.random.default_rng(seed)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=8)
+        stream.height, stream.width = 16, 16
+        for _ in range(17):
+            pixels = generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
 @pytest.fixture
 def root(tmp_path):
     generator = np.random.default_rng(0)
@@ -25,10 +37,12 @@ def root(tmp_path):
         image.save(tmp_path / f"{index:02d}.png")
         sound = generator.uniform(-0.5, 0.5, 2000)
         soundfile.write(tmp_path / f"{index:02d}.flac", sound, 8000)
+        write_video(tmp_path / f"{index:02d}.avi", index)
     held = WheelPhotos("heldout")
     for index, id_ in enumerate(held.ids):
         held.photo(index).resize((160, 120)).save(tmp_path / f"{id_}.jpg", quality=80)
-    names = sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".flac")
+    pictures = {".png", ".jpg"}
+    names = sorted(path.name for path in tmp_path.iterdir() if path.suffix in pictures)
     rows = [f"{name},{'research' if name < '05' else 'open'}" for name in names]
     (tmp_path / "manifest.csv").write_text("\n".join(["file,licence_class", *rows]))
     return tmp_path

@@ -8,7 +8,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from tokenizers_vq.errors import ConfigError, ShapeError, check_shape
-from tokenizers_vq.functional.framing import grid_shape, pad_to_stride, padded_shape
+from tokenizers_vq.functional.framing import (
+    grid_shape,
+    pad_to_stride,
+    padded_shape,
+    samples_of,
+)
 from tokenizers_vq.functional.segments import Segments
 from tokenizers_vq.types import SignalSpec
 
@@ -25,7 +30,9 @@ class Backbone(nn.Module, ABC):
         signal: what the numbers of the signal mean.
 
     Attributes:
-        size: samples per axis of the only signal it takes, a multiple of the stride; None for any.
+        first: samples of the first position per axis where it has fewer than the others, as the
+            first frame of a causal video network; None where all have ``stride``.
+        size: samples per axis of the only signal it takes, whole positions; None for any.
         any_length: an encoder that completes the last position of a signal by itself, so that
             signals are not padded for it.
 
@@ -36,6 +43,7 @@ class Backbone(nn.Module, ABC):
     dim: int
     stride: tuple[int, ...]
     signal: SignalSpec
+    first: tuple[int, ...] | None = None
     size: tuple[int, ...] | None = None
     any_length: bool = False
 
@@ -61,9 +69,13 @@ class Backbone(nn.Module, ABC):
         """Number of axes of the latent grid; 1 for a sequence of tokens without a place."""
         return self.signal.axes
 
+    def samples(self, grid: Sequence[int]) -> tuple[int, ...]:
+        """Return the samples per axis of a signal that fills ``grid``."""
+        return samples_of(grid, self.stride, self.first)
+
     def check_size(self, shape: Sequence[int]) -> None:
         """Raise ``ShapeError`` unless a signal of ``shape`` samples, padded, has the one size."""
-        if self.size is not None and padded_shape(shape, self.stride) != self.size:
+        if self.size is not None and padded_shape(shape, self.stride, self.first) != self.size:
             raise ShapeError(
                 f"{type(self).__name__}: expected a signal of {self.size} samples; got "
                 f"{tuple(shape)}. Resize it: this backbone has learned positions for one size."
@@ -93,14 +105,15 @@ class Encoder(Backbone):
     def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Return the shape of the latent grid of a signal with ``shape`` samples per axis.
 
-        It is ``ceil(samples / stride)`` per axis; of segments, what they have together.
+        It is ``ceil(samples / stride)`` per axis, or ``1 + ceil((samples - first) / stride)``; of
+        segments, what they have together.
 
         Raises:
             ShapeError: the encoder takes one size, and this is another.
         """
         self.check_size(shape)
         if self.segments is None or any(size < 1 for size in shape):
-            return grid_shape(shape, self.stride)
+            return grid_shape(shape, self.stride, self.first)
         spans = self.segments.spans(shape[0])
         return (sum(-(-(end - start) // self.stride[0]) for start, end in spans),)
 
@@ -113,7 +126,7 @@ class Encoder(Backbone):
         if self.any_length:
             self.check_signal(x)
             return x
-        return pad_to_stride(x, self.stride)
+        return pad_to_stride(x, self.stride, self.first)
 
     def check_signal(self, x: Tensor) -> None:
         """Raise ``ShapeError`` unless ``x`` is ``(B, C, *S)`` with S whole positions."""
@@ -121,10 +134,13 @@ class Encoder(Backbone):
         axes = AXES[self.signal.kind]
         check_shape(x, f"B {self.signal.channels} {axes}", where, "Signals are channels first.")
         shape = tuple(x.shape[2:])
-        steps = (1,) * len(shape) if self.any_length else self.stride
-        if any(size % step or not size for size, step in zip(shape, steps, strict=True)):
+        whole = all(shape) and (
+            self.any_length or padded_shape(shape, self.stride, self.first) == shape
+        )
+        if not whole:
+            after = "" if self.first is None else f" after the first {self.first}"
             raise ShapeError(
-                f"{where}: expected sample axes in multiples of {self.stride}; got {shape}. "
+                f"{where}: expected sample axes in multiples of {self.stride}{after}; got {shape}. "
                 "Pad with functional.framing.pad_to_stride and crop what the decoder returns."
             )
         self.check_size(shape)
@@ -133,7 +149,7 @@ class Encoder(Backbone):
 class Decoder(Backbone):
     """Maps quantized latents ``z_q (B, *grid, D)`` to a signal ``x_hat (B, C, *S)``.
 
-    S is ``grid * stride`` samples, or ``size``; ``x_hat`` is in ``signal.value_range`` without a
+    S is ``samples(grid)``, or ``size``; ``x_hat`` is in ``signal.value_range`` without a
     clamp, so that losses see how far a sample overshoots.
 
     Attributes:

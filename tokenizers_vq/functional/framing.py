@@ -8,12 +8,16 @@ from torch import Tensor
 from tokenizers_vq.errors import ShapeError
 
 
-def grid_shape(shape: Sequence[int], stride: Sequence[int]) -> tuple[int, ...]:
-    """Return the latent positions per axis, ``ceil(samples / stride)``.
+def grid_shape(
+    shape: Sequence[int], stride: Sequence[int], first: Sequence[int] | None = None
+) -> tuple[int, ...]:
+    """Return the latent positions per axis, ``1 + ceil((samples - first) / stride)``.
 
     Args:
         shape: samples per axis, each at least 1.
         stride: samples per latent position, one per axis.
+        first: samples of the first position, at most the stride; None for as many as the others,
+            which gives ``ceil(samples / stride)``.
 
     Raises:
         ShapeError: the numbers of axes differ, or an axis is empty.
@@ -28,31 +32,42 @@ def grid_shape(shape: Sequence[int], stride: Sequence[int]) -> tuple[int, ...]:
             f"grid_shape: expected at least 1 sample per axis; got {tuple(shape)}. "
             "Drop empty signals."
         )
-    return tuple(-(-size // step) for size, step in zip(shape, stride, strict=True))
+    rows = zip(shape, stride, first or stride, strict=True)
+    return tuple(1 - (head - size) // step for size, step, head in rows)
 
 
-def padded_shape(shape: Sequence[int], stride: Sequence[int]) -> tuple[int, ...]:
-    """Return the smallest whole multiples of ``stride`` that hold ``shape`` samples.
+def samples_of(
+    grid: Sequence[int], stride: Sequence[int], first: Sequence[int] | None = None
+) -> tuple[int, ...]:
+    """Return the samples per axis of whole positions ``grid``; see ``grid_shape``."""
+    rows = zip(grid, stride, first or stride, strict=True)
+    return tuple(head + (count - 1) * step for count, step, head in rows)
+
+
+def padded_shape(
+    shape: Sequence[int], stride: Sequence[int], first: Sequence[int] | None = None
+) -> tuple[int, ...]:
+    """Return the samples of the fewest whole positions that hold ``shape`` samples.
 
     Raises:
         ShapeError: as in ``grid_shape``.
     """
-    grid = grid_shape(shape, stride)
-    return tuple(size * step for size, step in zip(grid, stride, strict=True))
+    return samples_of(grid_shape(shape, stride, first), stride, first)
 
 
-def pad_to_stride(x: Tensor, stride: Sequence[int]) -> Tensor:
-    """Repeat the last sample of every axis until its length is a multiple of the stride.
+def pad_to_stride(x: Tensor, stride: Sequence[int], first: Sequence[int] | None = None) -> Tensor:
+    """Repeat the last sample of every axis until its length is whole positions.
 
     The edge is repeated, not mirrored, because a mirror needs more samples than a short signal
-    has; it is at the end, so position n of the grid always starts at sample ``n * stride``.
+    has; it is at the end, so a position always starts at the same sample.
 
     Args:
         x: ``(B, C, *S)`` of any dtype, each axis of S at least 1.
         stride: samples per latent position, one per axis of S.
+        first: samples of the first position; see ``grid_shape``.
 
     Returns:
-        ``(B, C, *padded_shape(S, stride))``; ``x`` itself when nothing is missing.
+        ``(B, C, *padded_shape(S, stride, first))``; ``x`` itself when nothing is missing.
 
     Raises:
         ShapeError: ``x`` has another rank, or an axis is empty.
@@ -62,7 +77,7 @@ def pad_to_stride(x: Tensor, stride: Sequence[int]) -> Tensor:
             f"pad_to_stride: expected a signal (B, C, {len(stride)} sample axes); got "
             f"{tuple(x.shape)}. Add the batch axis with x[None]."
         )
-    for axis, length in enumerate(padded_shape(x.shape[2:], stride), start=2):
+    for axis, length in enumerate(padded_shape(x.shape[2:], stride, first), start=2):
         missing = length - x.shape[axis]
         if missing:
             edge = x.narrow(axis, x.shape[axis] - 1, 1)

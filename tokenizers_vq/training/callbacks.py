@@ -68,7 +68,7 @@ class Progress(Callback):
 class ReconstructionGrid(Callback):
     """Write ``recon/step_<n>.png`` at each validation: pictures above their reconstructions.
 
-    Signals other than images are left to later callbacks.
+    Of videos, the frames of the first one. Other signals are left to later callbacks.
 
     Args:
         folder: of the run.
@@ -88,6 +88,8 @@ class ReconstructionGrid(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Write the picture of the first batch."""
+        if batch.ndim == 5:  # frames of the first video
+            batch, outputs = batch[0].transpose(0, 1), outputs[0].transpose(0, 1)
         if batch_idx or batch.ndim != 4 or not trainer.is_global_zero or trainer.sanity_checking:
             return
         self.folder.mkdir(parents=True, exist_ok=True)

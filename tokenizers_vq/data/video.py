@@ -1,0 +1,286 @@
+"""A folder of videos of any format, size and frame rate, read through PyAV."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tokenizers_vq.data.base import SignalDataset
+from tokenizers_vq.data.images import _share
+from tokenizers_vq.data.transforms import Augment, draw_generator, eval_view, train_view
+from tokenizers_vq.errors import ConfigError, DataError, MissingExtraError, unknown_name
+from tokenizers_vq.types import SignalSpec
+
+SUFFIXES = {
+    ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm",
+    ".wmv", ".y4m",
+}  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+
+class VideoFolder(SignalDataset):
+    """Clips of all videos below a folder, as UCF-101, Kinetics or anything else lays them out.
+
+    The first video stream of a file is used. Files that cannot be read, have no video, are
+    truncated before the clip's end or are shorter than a clip are left out, counted and named once.
+    With ``train`` only headers are read at construction; what then turns out to be unusable is
+    replaced from there on by the next good file of the list.
+
+    Args:
+        root: the folder; searched to any depth, names with a leading dot left out.
+        frames: of a clip; causal networks like 1 + a multiple of their stride.
+        size: side of the square crop in pixels; None keeps frames whole.
+        frame_rate: frames per second of a clip: each frame is the one that is shown at its time.
+            None takes every frame of the file.
+        train: random crops in space and time, mirrored at random; else the middle square of the
+            first frames.
+        split: ``"val"`` takes 1 file in 20 by a hash of its name, ``"train"`` the others.
+        augment: fields of ``transforms.Augment`` for training crops.
+        exclude: patterns of file names to leave out.
+        seed: of crops.
+
+    Shapes:
+        item ``(3, frames, size, size)`` or ``(3, frames, H, W)`` float32 in [-1, 1]
+
+    Raises:
+        ConfigError: an unknown split or a number outside its range.
+        DataError: the folder does not exist, or no video is left.
+        MissingExtraError: PyAV is not installed.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        frames: int = 17,
+        size: int | None = 64,
+        frame_rate: float | None = None,
+        train: bool = False,
+        split: Literal["all", "train", "val"] = "all",
+        augment: dict[str, Any] | None = None,
+        exclude: Sequence[str] = (),
+        seed: int = 0,
+    ) -> None:
+        self.root = Path(root).expanduser()
+        _check(self.root, split, frames, size, frame_rate)
+        _av()
+        self.frames, self.size, self.frame_rate = frames, size, frame_rate
+        self.train, self.augment, self.seed = train, Augment(**(augment or {})), seed
+        self._reasons: dict[str, str] = {}
+        good = []
+        for name in _share(_names(self.root, exclude), split):
+            reason = self._why_not(name)
+            if reason is None:
+                good.append(name)
+            else:
+                self._reasons[name] = reason
+        if self._reasons:
+            log.warning("VideoFolder: %d files left out: %s", len(self._reasons), self._reasons)
+        if not good:
+            raise DataError(
+                f"VideoFolder: expected at least one usable video in '{root}'; got "
+                f"{len(self._reasons)} files that are not. {_first(self._reasons)}"
+            )
+        super().__init__(good, SignalSpec("video", frame_rate=frame_rate))
+
+    def item(self, index: int, epoch: int) -> Tensor:
+        """Return a clip of file ``index``, or of the next one that can be used.
+
+        Raises:
+            DataError: no file can be used any more.
+        """
+        generator = draw_generator(self.seed, epoch, index)
+        for offset in range(len(self)):
+            name = self.ids[(index + offset) % len(self)]
+            if name in self._reasons:
+                continue
+            found = self._clip(name, generator if self.train else None)
+            if isinstance(found, Tensor):
+                return found
+            self._reasons[name] = found
+            log.warning("VideoFolder: from here on the next file stands in for %s: %s", name, found)
+        raise DataError(
+            f"VideoFolder: expected at least one usable video; got {len(self)} files, none of them "
+            "usable any more. Is the disk still there?"
+        )
+
+    def _why_not(self, name: str) -> str | None:
+        """Return why a file cannot be used, or None."""
+        found = header(self.root / name) if self.train else self._clip(name, None)
+        return found if isinstance(found, str) else None
+
+    def _clip(self, name: str, generator: np.random.Generator | None) -> Tensor | str:
+        """Return a clip ``(3, T, H, W)``, or why there is none."""
+        path = self.root / name
+        about = header(path)
+        if isinstance(about, str):
+            return about
+        rate = self.frame_rate or about.frame_rate
+        start = 0.0
+        if generator is not None:
+            spare = max(about.seconds - self.frames / rate, 0.0)
+            start = float(generator.uniform(0, spare))
+        pictures = read_frames(path, start, self.frames, self.frame_rate)
+        if isinstance(pictures, str):
+            return pictures
+        if generator is None:
+            views = [eval_view(picture, self.size) for picture in pictures]
+        else:  # the same crop of every frame
+            draw = generator.bit_generator.state
+            views = []
+            for picture in pictures:
+                generator.bit_generator.state = draw
+                views.append(train_view(picture, self.size, self.augment, generator))
+        pixels = np.stack([np.asarray(view) for view in views]).transpose(3, 0, 1, 2)
+        return torch.from_numpy(pixels.astype(np.float32) / np.float32(127.5) - np.float32(1))
+
+    def sha256(self) -> str:
+        """Return the hex digest over the ids and the bytes of their files; reads every file."""
+        digest = hashlib.sha256()
+        for id_ in self.ids:
+            content = hashlib.sha256((self.root / id_).read_bytes()).hexdigest()
+            digest.update(f"{id_}\0{content}\n".encode())
+        return digest.hexdigest()
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Files that are not used, with the reason; grows when a run meets an unusable file."""
+        return dict(self._reasons)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about its first video stream.
+
+    Attributes:
+        seconds: length; 0 where the file does not say.
+        frame_rate: frames per second on average.
+    """
+
+    seconds: float
+    frame_rate: float
+
+
+def header(path: Path) -> Header | str:
+    """Return what a file says about its video, or why it cannot be read."""
+    av = _av()
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                return "no video"
+            stream = container.streams.video[0]
+            ticks = stream.duration
+            seconds = float(ticks * stream.time_base) if ticks else (container.duration or 0) / 1e6
+            return Header(seconds, float(stream.average_rate or 25))
+    except (OSError, ValueError, av.FFmpegError) as error:
+        return _reason(path, error)
+
+
+def read_frames(
+    path: Path, start: float, count: int, frame_rate: float | None = None
+) -> list[Image.Image] | str:
+    """Return ``count`` frames from ``start`` seconds on, or why there are not as many.
+
+    Args:
+        path: of the file.
+        start: seconds.
+        count: how many.
+        frame_rate: frames per second; each is the one shown at its time. None for all frames.
+    """
+    av = _av()
+    found: list[Image.Image] = []
+    last: Image.Image | None = None
+    try:
+        for time, frame in _decoded(path, start):
+            if time < start - 1e-6:
+                last = frame
+                continue
+            if frame_rate is None:
+                found.append(frame)
+            else:
+                # frames whose time has passed are the one before
+                while len(found) < count and start + len(found) / frame_rate < time - 1e-6:
+                    found.append(last or frame)
+            last = frame
+            if len(found) >= count:
+                return found[:count]
+    except (OSError, ValueError, av.FFmpegError) as error:
+        return _reason(path, error)
+    if frame_rate is not None and last is not None and len(found) == count - 1:
+        found.append(last)
+    if len(found) >= count:
+        return found
+    return f"only {len(found)} of {count} frames" if found or last else "no frames"
+
+
+def _decoded(path: Path, start: float) -> Iterator[tuple[float, Image.Image]]:
+    """Yield times in seconds and frames, from a key frame at or before ``start`` on."""
+    with _av().open(str(path)) as container:
+        stream = container.streams.video[0]
+        begin = float((stream.start_time or 0) * stream.time_base)
+        if start > 0:
+            container.seek(int((start + begin) / stream.time_base), stream=stream)
+        rate = float(stream.average_rate or 25)
+        for number, frame in enumerate(container.decode(stream)):
+            time = number / rate if frame.time is None else frame.time - begin
+            yield time, frame.to_image()
+
+
+def _names(root: Path, exclude: Sequence[str]) -> list[str]:
+    """Return the sorted names of all video files below ``root``, relative to it."""
+    paths = (path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    names = (path.relative_to(root) for path in paths)
+    shown = (name for name in names if not any(part.startswith(".") for part in name.parts))
+    words = (name.as_posix() for name in shown)
+    return sorted(w for w in words if not any(fnmatch(w, pattern) for pattern in exclude))
+
+
+def _check(root: Path, split: str, frames: int, size: int | None, frame_rate: float | None) -> None:
+    """Raise unless the options make sense and the folder exists."""
+    if split not in ("all", "train", "val"):
+        raise unknown_name("VideoFolder split", split, ("all", "train", "val"))
+    if (
+        frames < 1
+        or (size is not None and size < 1)
+        or (frame_rate is not None and frame_rate <= 0)
+    ):
+        raise ConfigError(
+            "VideoFolder: expected frames and size of 1 or more and a frame_rate above 0; got "
+            f"frames={frames}, size={size}, frame_rate={frame_rate}."
+        )
+    if not root.is_dir():
+        raise DataError(
+            f"VideoFolder: expected a folder; got '{root}', which is none. "
+            "Set data.root=/path/to/videos."
+        )
+
+
+def _av() -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise MissingExtraError(
+            "VideoFolder: expected the package av; got none. "
+            'Run pip install "tokenizers_vq[video]".'
+        ) from error
+    return av
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if not path.stat().st_size:
+        return "an empty file"
+    return f"not readable ({str(error).splitlines()[0]:.60})"
+
+
+def _first(reasons: dict[str, str]) -> str:
+    return next((f"{name}: {reason}." for name, reason in reasons.items()), "Is it the right one?")
