@@ -191,7 +191,7 @@ class Mamba2Mixer(nn.Module):
         maps = self.groups * self.states
         parts = torch.split(mixed, [self.heads * self.head, maps, maps], dim=-1)
         x, b, c = (
-            part.reshape(*part.shape[:2], count, -1)
+            part.reshape(*part.shape[:2], count, part.shape[-1] // count)
             for part, count in zip(parts, (self.heads, self.groups, self.groups), strict=True)
         )
         wide = _wide(x)
