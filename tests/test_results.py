@@ -104,16 +104,6 @@ def script(name: str):
     return module
 
 
-def test_the_leaderboard_makes_one_table_per_protocol(result, tmp_path, capsys):
-    results.write_json(tmp_path / "in" / "a.json", result)
-    results.write_json(tmp_path / "in" / "b.json", other(result, protocol__hash="other"))
-    assert script("leaderboard").main([str(tmp_path / "in"), "--out", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.count("## test@") == 2
-    assert (tmp_path / "leaderboard.html").read_text().count("<table>") == 2
-    assert script("leaderboard").main([str(tmp_path / "none")]) == 2
-    assert capsys.readouterr().err.startswith("leaderboard: expected result files in ")
-
-
 def test_codecs_are_compared_on_a_folder(tmp_path, capsys):
     from PIL import Image
 
