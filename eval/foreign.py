@@ -98,7 +98,7 @@ class Peer(Foreign):
 
 
 def awake(it: Foreign) -> Foreign:
-    """Draw the codebooks of a model of random weights from its latents; they start as zeros."""
+    """Draw the codebooks of a model of random weights, which are zeros, around its latents."""
     for module in it.module.modules():
         table = getattr(module, "embed_sum", getattr(module, "embed", None))
         if isinstance(table, Tensor) and hasattr(module, "quantize"):
@@ -108,11 +108,11 @@ def awake(it: Foreign) -> Foreign:
 
 
 def _drawing(module: nn.Module, table: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return an ``encode`` whose first call fills the table with rows of what it is given."""
+    """Return an ``encode`` whose first call fills the table like what it is given (not with it: ties)."""
 
     def encode(latents: Tensor) -> Tensor:
         rows = latents.reshape(-1, latents.shape[-1])
-        table.copy_(rows[torch.randint(len(rows), (len(table),))])
+        table.copy_(rows.mean(0) + rows.std(0) * torch.randn(table.shape))
         module._embed = None  # Mimi keeps what the table was
         del module.encode
         return module.encode(latents)

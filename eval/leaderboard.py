@@ -10,7 +10,7 @@ from pathlib import Path
 from tokenizers_vq import results
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.files import write_atomically
-from tokenizers_vq.leaderboard import collect
+from tokenizers_vq.leaderboard import collect, receipt_table
 from tokenizers_vq.leaderboard_page import leaderboard_page
 
 HERE = Path(__file__).resolve().parent
@@ -34,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    if board.receipts:
+        tables.append("## Receipts\n\n" + receipt_table(board.receipts))
     text = "\n\n".join(["# Leaderboard", *tables])
     write_atomically(options.out / "leaderboard.md", text + "\n")
     write_atomically(options.out / "leaderboard.html", page)

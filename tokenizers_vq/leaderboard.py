@@ -109,6 +109,17 @@ def columns(group: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(names)
 
 
+def receipt_table(receipts: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what each tokenizer keeps of the contract as a Markdown table."""
+    lines = ["| tokenizer | kept | broken | commit |", "|---|---:|---|---|"]
+    for name, one in sorted(receipts.items()):
+        due = sum(p["verdict"] != "not claimed" for p in one["properties"].values())
+        broken = ", ".join(key.replace("_", " ") for key in one["broken"])
+        commit = (one["environment"]["commit"] or "unknown")[:10]
+        lines.append(f"| {name} | {one['kept']} of {due} | {broken} | {commit} |")
+    return "\n".join(lines)
+
+
 def command(result: Mapping[str, Any]) -> str:
     """Return what was typed to get a result, as far as it says so."""
     typed = str(result.get("command") or "")

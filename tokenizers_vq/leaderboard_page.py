@@ -15,6 +15,10 @@ LEAD = (
     "psnr", "ssim", "ms_ssim", "lpips-alex", "rFID", "rFD-EffLite0", "cos-EffLite0", "bpp",
     "n_bytes",
 )  # fmt: skip
+IN_CARDS = {  # stand in the card of a result only, so that a table can be taken in
+    "psnr_pooled", "rKD-EffLite0", "entropy_bits", "joint_bits", "perplexity", "fixed_bytes",
+    "nominal_bits", "nominal_bpp", "tokens",
+}  # fmt: skip
 STYLE = """<style>
 .bar{display:flex;flex-wrap:wrap;gap:12px;align-items:center;margin:20px 0}
 .bar input{font:inherit;padding:8px 12px;border:1px solid var(--line);border-radius:8px;
@@ -25,14 +29,14 @@ th[aria-sort=ascending] button:after{content:" \\2191"}
 th[aria-sort=descending] button:after{content:" \\2193"}
 table a{color:inherit;text-decoration:none}table a:hover,table a:focus-visible{
 color:var(--accent);text-decoration:underline}td.v{text-align:right}th.v{text-align:right}
-td:first-child{position:sticky;left:0;background:var(--card);white-space:normal;min-width:120px;
+td:first-child{position:sticky;left:0;background:var(--card);white-space:normal;min-width:210px;
 overflow-wrap:anywhere}td.claim,th.claim{color:var(--soft);white-space:normal;min-width:180px;
 border-left:1px solid var(--line);padding-left:14px}tr:target td,:target>summary{
 background:color-mix(in srgb,var(--accent) 18%,var(--card))}summary{cursor:pointer;padding:4px 0}
 code{overflow-wrap:anywhere;white-space:normal;font-size:.85em}pre{white-space:pre-wrap;
 overflow-wrap:anywhere;font-size:.8rem}details{margin:6px 0}a{color:var(--accent)}
 @media(max-width:600px){main{padding:20px 12px}.card{padding:12px}
-td:first-child{max-width:34vw}}
+td:first-child{min-width:110px;max-width:34vw}}
 </style>"""
 SCRIPT = """<script>
 const number=c=>{const v=c.dataset.v;return v===undefined||v===''?null:+v};
@@ -69,8 +73,8 @@ def leaderboard_page(board: Board) -> str:
     )
     measured = sum(map(len, board.groups))
     body = f"""{STYLE}<header><h1>Leaderboard</h1>
-<p>{measured} results of {len(_names(board))} tokenizers in {len(board.groups)} tables, one per
-protocol and data set; {len(board.receipts)} receipts. A table never mixes protocols.
+<p>Results: {measured}, tokenizers: {len(_names(board))}, receipts: {len(board.receipts)}; one table
+per protocol and data set. A table never mixes protocols.
 A blank was not measured. What others published stands under <i>claimed</i>, with its source, and
 is never sorted with ours.</p>
 </header><div class="bar"><input id="filter" type="search" placeholder="filter: name, data, metric"
@@ -82,7 +86,7 @@ aria-label="filter rows"><span id="left" class="hint"></span></div>
 
 def _group(board: Board, k: int, group: Sequence[Mapping[str, Any]]) -> str:
     first = group[0]
-    names = columns(group)
+    names = [name for name in columns(group) if name not in IN_CARDS]
     names = [name for name in LEAD if name in names] + [n for n in names if n not in LEAD]
     head = _head("tokenizer", text=True)
     head += "".join(_head(results.label(name)) for name in names)
