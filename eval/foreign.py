@@ -108,10 +108,11 @@ def awake(it: Foreign) -> Foreign:
 
 
 def _drawing(module: nn.Module, table: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return an ``encode`` whose first call fills the table like what it is given (not with it: ties)."""
+    """Return an ``encode`` whose first call fills the table around what it is given."""
 
     def encode(latents: Tensor) -> Tensor:
         rows = latents.reshape(-1, latents.shape[-1])
+        # not with the latents themselves: rows that are met exactly leave ties of zeros
         table.copy_(rows.mean(0) + rows.std(0) * torch.randn(table.shape))
         module._embed = None  # Mimi keeps what the table was
         del module.encode
