@@ -88,7 +88,9 @@ def test_many_pictures_give_the_same_as_one_by_one():
 def test_wrong_codec_picture_and_budget_are_refused():
     with pytest.raises(ConfigError) as caught:
         encode_at_bytes(photo(), "jpg", 1000)
-    assert str(caught.value) == "codec: there is no 'jpg'; choose one of avif, jpeg, webp."
+    assert (
+        str(caught.value) == "codec: there is no 'jpg'; choose one of avif, jpeg, jpeg2000, webp."
+    )
     with pytest.raises(ShapeError) as caught:
         encode_at_bytes(photo().astype(float), "jpeg", 1000)
     assert str(caught.value) == (

@@ -196,3 +196,33 @@ def test_the_command_line_writes_a_report_and_prints_tables(monkeypatch, tmp_pat
     assert "| JPEG | best scale |" in printed
     assert str(tmp_path / "report.html") in printed
     assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_the_tokenizer_is_compared_at_equal_psnr(result):
+    for codec, one in result["rate_differences"].items():
+        points = result["baselines"][codec]["best_scale"]
+        psnr = result["metrics"]["psnr"]["value"]
+        reached = min(p["metrics"]["psnr"] for p in points) <= psnr
+        reached &= psnr <= max(p["metrics"]["psnr"] for p in points)
+        assert (one["percent"] is not None) == reached
+    assert set(result["rate_differences"]) == {"jpeg", "webp"}
+
+
+def test_a_codec_of_known_curve_gives_a_known_difference(result):
+    run = evaluation_run.EvaluationRun(
+        PatchMean(), Pictures(), evaluation.load_protocol(PROTOCOL), "cpu", {}
+    )
+    for factor, (size, psnr) in {0.5: (50, 20.0), 1: (100, 26.0), 4: (400, 38.0)}.items():
+        key = ("jpeg", "best_scale", factor)
+        run.baselines.sizes[key] = [size] * 3
+        run.baselines.metrics[key][0].values["psnr"] = [psnr] * 3
+        run.baselines.sizes["webp", *key[1:]] = [size] * 3
+        run.baselines.metrics["webp", *key[1:]][0].values["psnr"] = [psnr] * 3
+    found = run.baselines.rate_differences([300, 300, 300], [26.0, 26.0, 26.0])
+    assert found["jpeg"]["percent"] == pytest.approx(200)
+    assert results.rate_table({"rate_differences": found}).splitlines()[2] == (
+        "| JPEG | +200.0 % | +200.0 .. +200.0 % |"
+    )
+    found = run.baselines.rate_differences([300, 300, 300], [40.0, 40.0, 40.0])
+    assert found["jpeg"]["percent"] is None
+    assert "its curve does not reach that PSNR" in results.rate_table({"rate_differences": found})

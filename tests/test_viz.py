@@ -89,3 +89,17 @@ def test_the_heat_table_is_shaded_by_column():
     fills = [node.get("fill") for node in svg(table).iter() if node.get("rx")]
     worst, best = "#e5f3ec", "#116d4e"
     assert fills == [worst, best, "#e8ebef", best, worst, "#e8ebef"]
+
+
+def test_a_chart_of_its_own_is_whole_and_names_its_series():
+    series = [viz.Series("a <b>", [(100, 20), (400, 30)]), viz.Series("one", [(200, 25)])]
+    text = viz.chart_file(series, "bytes", "PSNR, dB", "photos & more")
+    root = ET.fromstring(text)
+    words = [one.text for one in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert words[:3] == ["photos & more", "a <b>", "one"]
+    assert "var(" not in text
+    with pytest.raises(ConfigError) as error:
+        viz.chart_file([], "bytes", "PSNR", "none")
+    assert str(error.value) == (
+        "chart_file: expected at least one point; got none. Measure something."
+    )

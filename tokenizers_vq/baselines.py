@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from tokenizers_vq import codecs, registry
 from tokenizers_vq.metrics.base import Metric, mean_interval
 from tokenizers_vq.protocol import Protocol, uint8_tensor
+from tokenizers_vq.rate_distortion import Curve, bd_rate
 
 CURVE = ("psnr", "ssim")  # measured at every budget; everything else at equal bytes only
 SHOWN = "best_scale"  # the rule of the pictures and of the per-picture rows
@@ -103,6 +104,25 @@ class Baselines:
                 point["psnr_gain"] = self._gain(psnr, _psnr(metrics))
             table.setdefault(codec, {}).setdefault(rule, []).append(point)
         return table
+
+    def rate_differences(
+        self, n_bytes: Sequence[float], psnr: Sequence[float]
+    ) -> dict[str, dict[str, Any]]:
+        """Return how many percent more bytes the tokenizer needs than each codec for one PSNR.
+
+        Args:
+            n_bytes: of the tokenizer's files, picture by picture.
+            psnr: of its reconstructions in dB, likewise.
+        """
+        tokenizer = Curve.of([n_bytes], [psnr])
+        found = {}
+        for codec in self.protocol.codecs if len(self.protocol.budgets) > 1 else ():
+            keys = [(codec, SHOWN, factor) for factor in self.protocol.budgets]
+            sizes = [[float(size) for size in self.sizes[key]] for key in keys]
+            curve = Curve.of(sizes, [_psnr(self.metrics[key]) for key in keys])
+            draws = min(self.protocol.resamples, 200)
+            found[codec] = asdict(bd_rate(tokenizer, curve, draws, self.protocol.seed))
+        return found
 
     def _add(self, key: tuple[str, str, float], column: list[codecs.Encoded], real: Tensor) -> None:
         fake = torch.stack([torch.from_numpy(one.image).permute(2, 0, 1) for one in column])

@@ -1,4 +1,4 @@
-"""JPEG, WebP and AVIF at real file sizes: what a tokenizer has to be compared with.
+"""JPEG, JPEG 2000, WebP and AVIF at real file sizes: what a tokenizer has to be compared with.
 
 A codec is given as many bytes as the tokenizer's own file has, container included on both sides,
 and may use them in two ways: ``own size`` keeps the picture's size, ``best scale`` may shrink the
@@ -21,10 +21,13 @@ from tokenizers_vq.errors import ConfigError, ShapeError, unknown_name
 
 CODECS: dict[str, dict[str, Any]] = {
     "jpeg": {"format": "JPEG", "optimize": True, "progressive": True},
+    # the bare codestream: no boxes around it; the 9/7 wavelet
+    "jpeg2000": {"format": "JPEG2000", "irreversible": True, "no_jp2": True},
     "webp": {"format": "WEBP", "method": 6},
     "avif": {"format": "AVIF", "speed": 6, "max_threads": 1},
 }
-QUALITIES = {"jpeg": (1, 95), "webp": (0, 100), "avif": (0, 100)}
+QUALITIES = {"jpeg": (1, 95), "jpeg2000": (0, 500), "webp": (0, 100), "avif": (0, 100)}
+LEAST_RATE = 1024.0  # JPEG 2000 has no quality but a rate: 1:1024 at 0, 1:1.02 at 500
 SCALES = (1.0, 0.75, 0.5, 0.35, 0.25, 0.125)
 RULES = ("own_size", "best_scale")
 SMALLEST_SIDE = 8  # px: below it a shrunk picture says nothing
@@ -53,7 +56,7 @@ class RateTable:
 
     Args:
         image: ``(H, W, 3)`` uint8.
-        codec: ``jpeg``, ``webp`` or ``avif``.
+        codec: ``jpeg``, ``jpeg2000``, ``webp`` or ``avif``.
         options: Pillow save options that replace the ones in ``CODECS``.
 
     Raises:
@@ -82,7 +85,7 @@ class RateTable:
         key = (scale, quality)
         if key not in self._files:
             buffer = io.BytesIO()
-            self._shrunk(scale).save(buffer, quality=quality, **self.options)
+            self._shrunk(scale).save(buffer, **_setting(self.codec, quality), **self.options)
             self._files[key] = buffer.getvalue()
         return self._files[key]
 
@@ -170,6 +173,13 @@ class RateTable:
         return self._pictures[scale]
 
 
+def _setting(codec: str, quality: int) -> dict[str, Any]:
+    """Return what Pillow takes for a quality; the size of the file grows with it."""
+    if codec != "jpeg2000":
+        return {"quality": quality}
+    return {"quality_mode": "rates", "quality_layers": [LEAST_RATE * 2 ** (-quality / 50.1)]}
+
+
 def encode_at_bytes(
     image: np.ndarray,
     codec: str,
@@ -181,7 +191,7 @@ def encode_at_bytes(
 
     Args:
         image: ``(H, W, 3)`` uint8.
-        codec: ``jpeg`` (optimised, progressive), ``webp`` or ``avif``.
+        codec: ``jpeg`` (optimised, progressive), ``jpeg2000``, ``webp`` or ``avif``.
         budget: file size in bytes, header included.
         rescale: also try the factors in ``SCALES`` and keep the one of highest PSNR.
         options: Pillow save options, e.g. ``{"speed": 8}`` for AVIF.
@@ -225,7 +235,7 @@ def encode_many(
 
     Args:
         requests: pictures and their budgets.
-        codec: ``jpeg``, ``webp`` or ``avif``.
+        codec: ``jpeg``, ``jpeg2000``, ``webp`` or ``avif``.
         options: Pillow save options.
         workers: threads; default one per core.
 

@@ -70,7 +70,9 @@ def evaluate(
     result["seconds"] = round(time.perf_counter() - start, 3)
     if folder is not None:
         results.write_rows(folder / "samples.jsonl", run.rows)
-        tables = (results.metric_table(result), results.codec_table(result))
+        tables = (
+            results.metric_table(result), results.codec_table(result), results.rate_table(result),
+        )  # fmt: skip
         write_atomically(folder / "table.md", "\n\n".join(filter(None, tables)) + "\n")
         results.write_json(folder / "result.json", result)  # last: it says the rest is complete
     missing = [f"{k}: {v['reason']}" for k, v in result["metrics"].items() if v["reason"]]
@@ -166,7 +168,7 @@ def main_from_args(arguments: argparse.Namespace) -> int:
 def evaluate_and_report(
     tokenizer: Any, dataset: DataLike, protocol: Protocol, out: Path, **options: Any
 ) -> dict[str, Any]:
-    """Evaluate, write ``report.html`` beside the result, print the tables to standard output.
+    """Evaluate, write ``report.html`` and the curves as SVG, print the tables to standard output.
 
     Args:
         tokenizer: moved to ``options["device"]`` if it is a module.
@@ -175,12 +177,14 @@ def evaluate_and_report(
         out: folder of everything that is written.
         **options: as for ``evaluate``.
     """
-    from tokenizers_vq.report import write_report
+    from tokenizers_vq.report import rate_picture, write_report
 
     if hasattr(tokenizer, "to"):
         tokenizer.to(options.get("device", "cpu"))
     result = evaluate(tokenizer, dataset, protocol, out, **options)
     page = write_report(out, result)
+    if picture := rate_picture(result):
+        write_atomically(out / "rate_distortion.svg", picture)
     tables = filter(None, (results.codec_table(result), results.metric_table(result)))
     sys.stdout.write("\n\n".join(tables) + f"\n\n{page}\n")
     return result

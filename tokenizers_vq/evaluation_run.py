@@ -137,6 +137,7 @@ class EvaluationRun:
         """Return everything as plain data."""
         protocol = self.protocol
         chosen = [self.dataset.ids[index] for index in self._chosen()]
+        psnr = [row["psnr"] for row in self.rows]
         scores: dict[str, Score] = {}
         for metric in self.metrics:
             scores |= metric.compute()
@@ -162,7 +163,8 @@ class EvaluationRun:
             },
             "throughput": self._throughput(),
             "anchors": self.baselines.anchor_values(),
-            "baselines": self.baselines.points([row["psnr"] for row in self.rows]),
+            "baselines": self.baselines.points(psnr),
+            "rate_differences": self.baselines.rate_differences(self.rates["n_bytes"], psnr),
         }
 
     def _chosen(self) -> list[int]:

@@ -22,6 +22,7 @@ from tokenizers_vq.files import write_atomically
 from tokenizers_vq.page import html_table, standalone
 from tokenizers_vq.viz import Series
 
+RATE_LABEL = "bytes per picture, whole file"
 LIMIT = 5_000_000  # bytes of the page
 QUALITIES = (94, 85, 70)  # of the thumbnails, tried in turn until the page is small enough
 CHARTS = 3  # codebooks that get a chart of their own
@@ -223,6 +224,16 @@ def _stat(value: str, label: str, hint: str) -> str:
 
 
 def _rate_distortion(result: Mapping[str, Any]) -> str:
+    chart = viz.line_chart(rate_series(result), RATE_LABEL, "PSNR, dB", log_x=True)
+    table = results.rate_table(result)
+    return (
+        f'<div class="card"><h2>Rate and distortion</h2>{chart}<p class="hint">Codecs at their '
+        f"best quality and scale for each budget.</p>{html_table(table) if table else ''}</div>"
+    )
+
+
+def rate_series(result: Mapping[str, Any]) -> list[Series]:
+    """Return PSNR against real bytes: the tokenizer, and every codec that was measured."""
     size = result["metrics"]["n_bytes"]["value"]
     psnr = result["metrics"]["psnr"]["value"]
     series = [Series(result["tokenizer"]["name"], [(size, psnr)])]
@@ -232,11 +243,16 @@ def _rate_distortion(result: Mapping[str, Any]) -> str:
     for codec, rules in result["baselines"].items():
         points = [(one["n_bytes"], one["metrics"]["psnr"]) for one in rules["best_scale"]]
         series.append(Series(results.codec_label(codec), sorted(points)))
-    chart = viz.line_chart(series, "bytes per picture, whole file", "PSNR, dB", log_x=True)
-    return (
-        f'<div class="card"><h2>Rate and distortion</h2>{chart}<p class="hint">Codecs at their '
-        "best quality and scale for each budget.</p></div>"
-    )
+    return series
+
+
+def rate_picture(result: Mapping[str, Any]) -> str:
+    """Return the curves of a result as a standalone SVG; empty without codecs."""
+    if not result["baselines"]:
+        return ""
+    data, protocol = result["data"], result["protocol"]
+    title = f"{data['name']}, n = {data['n']}, {protocol['name']}@{protocol['hash']}"
+    return viz.chart_file(rate_series(result), RATE_LABEL, "PSNR, dB", title)
 
 
 def _codec_rows(result: Mapping[str, Any]) -> str:

@@ -159,6 +159,19 @@ def codec_table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) if result["baselines"] else ""
 
 
+def rate_table(result: Mapping[str, Any]) -> str:
+    """Return how the bytes compare at equal PSNR as a Markdown table; empty without curves."""
+    lines = ["| against | bytes for the same PSNR | 95 % interval |", "|---|---:|---:|"]
+    for codec, one in result.get("rate_differences", {}).items():
+        if one["percent"] is None:
+            lines.append(f"| {codec_label(codec)} | its curve does not reach that PSNR | |")
+            continue
+        span = one["interval"]
+        low_high = f"{span[0]:+.1f} .. {span[1]:+.1f} %" if span else ""
+        lines.append(f"| {codec_label(codec)} | {one['percent']:+.1f} % | {low_high} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
 def footnote(result: Mapping[str, Any]) -> str:
     """Return the one line without which the numbers mean nothing."""
     data = result["data"]
@@ -176,7 +189,9 @@ def label(name: str) -> str:
 
 def codec_label(codec: str) -> str:
     """Return the name of a codec as it is printed."""
-    return {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF"}.get(codec, codec)
+    return {"jpeg": "JPEG", "jpeg2000": "JPEG 2000", "webp": "WebP", "avif": "AVIF"}.get(
+        codec, codec
+    )
 
 
 def cell(result: Mapping[str, Any], name: str) -> str:

@@ -15,6 +15,12 @@ from tokenizers_vq.errors import ConfigError
 
 GOLDEN = 0.61803398875  # turns of the colour wheel between neighbouring codes
 PALETTE = ("var(--accent)", "#e8833a", "#3f9b6c", "#8a63d2", "#c94f7c", "#64748b")
+COLOURS = ("#2563c9", *PALETTE[1:])  # the same without a page around them
+CHART_STYLE = (
+    "text{font:13px system-ui,sans-serif;fill:#5c6773}.m{text-anchor:middle}.e{text-anchor:end}"
+    ".n,.t{fill:#1c2430}.t{font-size:16px;font-weight:600}line{stroke:#dfe3e8}"
+    "polyline{fill:none;stroke-width:2;stroke-linejoin:round}.mark{stroke:#fff;stroke-width:2}"
+)
 HEAT = ((0.0, (13, 8, 38)), (0.35, (120, 28, 109)), (0.7, (237, 105, 37)), (1.0, (252, 255, 164)))
 ERROR_FULL = 64.0  # grey levels of mean absolute error that reach the end of the heat scale
 
@@ -128,6 +134,32 @@ def line_chart(
         f'<svg class="chart" viewBox="0 0 {_Frame.W} {_Frame.H}" role="img" '
         f'aria-label="{escape(y_label)} against {escape(x_label)}">{body}</svg>'
         f'<div class="legend">{legend}</div>'
+    )
+
+
+def chart_file(series: Sequence[Series], x_label: str, y_label: str, title: str) -> str:
+    """Return a line chart, log in x, as a standalone SVG with its title and legend.
+
+    Raises:
+        ConfigError: there is nothing to draw.
+    """
+    page = line_chart(series, x_label, y_label, log_x=True)
+    if not page:
+        raise ConfigError("chart_file: expected at least one point; got none. Measure something.")
+    body = page.partition(">")[2].partition("</svg>")[0]
+    parts = [f'<text x="16" y="26" class="t">{escape(title)}</text>']
+    for k, one in enumerate(one for one in series if one.points):
+        x, y = 24 + 206 * (k % 3), 48 + 20 * (k // 3)
+        parts.append(
+            f'<rect x="{x}" y="{y - 10}" width="11" height="11" rx="3" fill="{COLOURS[k]}"/>'
+        )
+        parts.append(f'<text x="{x + 17}" y="{y}">{escape(one.name)}</text>')
+    top = 40 + 20 * -(-len(series) // 3)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_Frame.W} {_Frame.H + top}" '
+        f'width="{_Frame.W}" height="{_Frame.H + top}"><style>{CHART_STYLE}</style>'
+        f'<rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}'
+        f'<g transform="translate(0 {top})">{body.replace(PALETTE[0], COLOURS[0])}</g></svg>\n'
     )
 
 
