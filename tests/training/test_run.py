@@ -183,6 +183,7 @@ TINY = [name for name in EXPERIMENTS if name.startswith("tiny_")]
 PUBLISHED = {
     "alit": 12,
     "bsq_vit": 18,
+    "dac_44k": 90,
     "flextok": math.log2(64000),
     "encodec_24k": 320,
     "fqgan": 28,
@@ -195,12 +196,14 @@ PUBLISHED = {
     "open_magvit2_256": 18,
     "simvq": 13,
     "speech_rvq": 64,
+    "speechtokenizer": 80,
     "taming_f16": 14,
     "titok_codes": 12,
     "titok_pixels": 12,
     "titok_single": 13,
     "var": 12,
     "vqgan_plus": 12,
+    "wavtokenizer_75": 12,
     "wetok": 32,
     "wetok_generative": 32,
 }
