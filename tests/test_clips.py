@@ -11,7 +11,7 @@ from tokenizers_vq.bitstream import from_bytes, to_bytes
 from tokenizers_vq.chunking import chunked_decode, chunked_encode
 from tokenizers_vq.configs import read_config
 from tokenizers_vq.errors import ConfigError, ShapeError
-from tokenizers_vq.functional.segments import Segments
+from tokenizers_vq.functional.segments import Segments, Windows
 from tokenizers_vq.published import from_published
 from tokenizers_vq.tokenizer import Tokenizer
 
@@ -107,6 +107,26 @@ def test_segments_cover_the_signal():
     assert first_line(error) == (
         "Segments: expected an overlap from 0 to below the length 4; got 4. Correct the backbone "
         "config."
+    )
+
+
+def test_windows_give_every_sample_once():
+    one_sided, both = Windows(6, 4), Windows(6, 4, 1)
+    assert one_sided.spans(5) == [(0, 5, 0, 4), (4, 5, 4, 5)]
+    assert one_sided.spans(4) == [(0, 4, 0, 4)]
+    assert both.spans(6) == [(0, 6, 0, 6)]
+    assert both.spans(7) == [(0, 6, 0, 5), (4, 7, 5, 7)]
+    for windows in (one_sided, both, Windows(3, 3), Windows(9, 2, 4)):
+        for samples in range(1, 40):
+            spans = windows.spans(samples)
+            assert [n for span in spans for n in range(span.first, span.last)] == [*range(samples)]
+            assert all(s.start <= s.first < s.last <= s.end <= s.start + windows.length
+                       for s in spans)  # fmt: skip
+    with pytest.raises(ConfigError) as error:
+        Windows(4, 3, 2)
+    assert first_line(error) == (
+        "Windows: expected a step from 1 to length - before; got length 4, step 3, before 2. "
+        "Correct the backbone config."
     )
 
 

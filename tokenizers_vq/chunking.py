@@ -5,7 +5,8 @@ Causal networks go on where they stopped (``stream``) and give what they give fo
 Others see some of the signal around each chunk and what comes of that is dropped: the tokens are
 those of the whole signal where the network sees no further than that; recurrent layers and
 attention over everything do, and forget. Networks that cut signals themselves
-(``Encoder.segments``) need no chunks.
+(``Encoder.segments``, ``Backbone.windows``) need no chunks; what encoders with windows that overlap
+keep of a signal are its spectra, less than the signal itself.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def chunked_encode(
     """
     step, shared = _positions(tokenizer, chunk, around, "chunked_encode")
     stride, samples = tokenizer.stride[0], x.shape[-1]
-    if tokenizer.encoder.segments is not None:
+    if tokenizer.encoder.segments is not None or tokenizer.encoder.windows is not None:
         return tokenizer.encode(x)
     parts = []
     if _causal(tokenizer):
@@ -100,7 +101,7 @@ def chunked_decode(
             tokens = indices[:, start : start + step]
             parts.append(stream.decode(tokens, last=ends, num_samples=samples))
         return torch.cat(parts, dim=-1)
-    for start, end, first, last in _windows(count, step, shared):
+    for start, end, first, last in _seen(tokenizer, count, step, shared):
         shape = (min(last * stride, samples) - first * stride,)
         piece = replace(codes, indices=codes.indices[:, first:last], shape=shape)
         x_hat = tokenizer.decode(piece, raw=raw)
@@ -113,6 +114,20 @@ def _windows(count: int, step: int, shared: int) -> Iterator[tuple[int, int, int
     for start in range(0, count, step):
         end = min(start + step, count)
         yield start, end, max(0, start - shared), min(end + shared, count)
+
+
+def _seen(
+    tokenizer: Tokenizer, count: int, step: int, shared: int
+) -> Iterator[tuple[int, int, int, int]]:
+    """Yield what ``_windows`` does; whole windows of a decoder that has some."""
+    windows, stride = tokenizer.decoder.windows, tokenizer.stride[0]
+    if windows is None:
+        yield from _windows(count, step, shared)
+        return
+    own, length = windows.step // stride, windows.length // stride
+    whole = -(-step // own) * own
+    for start, end, _, _ in _windows(count, whole, 0):
+        yield start, end, start, min(end - own + length, count)
 
 
 def _causal(tokenizer: Tokenizer) -> bool:

@@ -19,6 +19,7 @@ from tokenizers_vq import allocation
 from tokenizers_vq.errors import ConfigError, ShapeError
 from tokenizers_vq.functional.framing import crop
 from tokenizers_vq.functional.segments import overlap_add
+from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.residual import Residual
 from tokenizers_vq.types import Codes
 
@@ -157,13 +158,24 @@ def _indices(
     target_error: float | None = None,
     num_codebooks: int | None = None,
 ) -> Tensor:
-    head = tokenizer.quantizer
-    if num_codebooks is None:
-        return allocation.encode(tokenizer, framed, num_tokens, target_error)
-    check_prefix(tokenizer, num_codebooks)
-    if num_tokens is None and target_error is None and isinstance(head, Residual):
-        return head.encode_leading(tokenizer.encoder(framed), num_codebooks)
-    return allocation.encode(tokenizer, framed, num_tokens, target_error)[..., :num_codebooks]
+    head, encoder = tokenizer.quantizer, tokenizer.encoder
+    if num_codebooks is not None:
+        check_prefix(tokenizer, num_codebooks)
+    wishes = num_tokens is not None or target_error is not None
+    leading = num_codebooks is not None and isinstance(head, Residual)
+    if wishes or head.on_grid or (encoder.windows is None and not leading):
+        indices = allocation.encode(tokenizer, framed, num_tokens, target_error)
+        return indices if num_codebooks is None else indices[..., :num_codebooks]
+    # window by window, so that no more latents are held than those of one
+    parts = [_quantized(head, z, num_codebooks) for z in encoder.pieces(framed)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _quantized(head: Quantizer, z: Tensor, num_codebooks: int | None) -> Tensor:
+    if num_codebooks is not None and isinstance(head, Residual):
+        return head.encode_leading(z, num_codebooks)
+    indices = head.encode(z)
+    return indices if num_codebooks is None else indices[..., :num_codebooks]
 
 
 def _check_lengths(tokenizer: Tokenizer, x: Tensor, lengths: tuple[int, ...]) -> None:

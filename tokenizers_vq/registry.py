@@ -60,8 +60,11 @@ ENCODERS = {
     "taae": "tokenizers_vq.backbones.taae:TAAEEncoder",
     "titok": "tokenizers_vq.backbones.titok:TiTokEncoder",
     "vit2d": "tokenizers_vq.backbones.vit2d:ViT2dEncoder",
+    "whisper": "tokenizers_vq.backbones.whisper:WhisperEncoder",
+    "xy": "tokenizers_vq.backbones.xy:XYEncoder",
 }
 DECODERS = {
+    "absent": "tokenizers_vq.backbones.absent:AbsentDecoder",
     "alit": "tokenizers_vq.backbones.alit:ALITDecoder",
     "cnn2d": "tokenizers_vq.backbones.cnn2d:CNN2dDecoder",
     "dac": "tokenizers_vq.backbones.dac:DACDecoder",
@@ -75,6 +78,7 @@ DECODERS = {
     "titok": "tokenizers_vq.backbones.titok:TiTokDecoder",
     "vit2d": "tokenizers_vq.backbones.vit2d:ViT2dDecoder",
     "vocos": "tokenizers_vq.backbones.vocos:VocosDecoder",
+    "xy": "tokenizers_vq.backbones.xy:XYDecoder",
 }
 METRICS = {
     "cmmd": "tokenizers_vq.metrics.cmmd:CMMD",

@@ -5,6 +5,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,6 +14,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from tokenizers_vq import allocation, clips
+from tokenizers_vq.backbones.absent import AbsentDecoder
 from tokenizers_vq.backbones.base import Decoder, Encoder, TokenDecoder
 from tokenizers_vq.bitstream import CountPrior, from_bytes, to_bytes
 from tokenizers_vq.errors import ConfigError, ShapeError, check_indices, check_shape
@@ -109,6 +111,11 @@ class Tokenizer(nn.Module):
     def stride(self) -> tuple[int, ...]:
         """Input samples per latent position, per axis."""
         return self.encoder.stride
+
+    @property
+    def decodable(self) -> bool:
+        """Whether there is a decoder: tokens of some speech tokenizers are for language models."""
+        return not isinstance(self.decoder, AbsentDecoder)
 
     @property
     def decode_options(self) -> Mapping[str, str]:
@@ -399,12 +406,17 @@ class Tokenizer(nn.Module):
         return self.encoder.samples(grid)
 
     @property
+    def _anchor(self) -> Tensor:
+        """A weight of the decoder, or of the encoder where there is no decoder."""
+        return next(chain(self.decoder.parameters(), self.encoder.parameters()))
+
+    @property
     def _dtype(self) -> torch.dtype:
-        return next(self.decoder.parameters()).dtype
+        return self._anchor.dtype
 
     @property
     def _device(self) -> torch.device:
-        return next(self.decoder.parameters()).device
+        return self._anchor.device
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training or eval; weights that learn leave their file and index maps behind."""

@@ -15,6 +15,12 @@ COUNTS = {  # encoder, decoder
     "vocos_wavtokenizer_40": (8_303_104, 61_961_472 + 1_847_138),
     "vocos_languagecodec": (7_425_792, 11_061_888 + 493_570),  # 26.41 M with 7.43 never run
     "seanet_speechtokenizer": (67_705_856, 35_182_530),  # 103.68 M with 787 200 of distillation
+    "whisper_s3_v1_50hz": (123_466_240, 0),
+    "whisper_s3_v1_25hz": (123_466_240, 0),
+    "whisper_s3_v2": (123_704_320 + 10_248, 0),  # the map to 8 channels is the head's upstream
+    "whisper_s3_v3": (242_009_608, 0),  # 12 layers
+    "whisper_glm4_voice": (320_227_840, 0),
+    "xy_16k": (260_202_240, 256_265_938),  # 519.62 M with 3 152 896 around the codebooks
 }
 
 

@@ -28,6 +28,7 @@ CASES = {
     "fsq_symmetric": Case(
         {"name": "fsq", "levels": [2] * D, "bound": "symmetric"}, fixed_point=True
     ),
+    "fsq_inner": Case({"name": "fsq", "levels": [3] * D, "bound": "inner"}, fixed_point=True),
     "lfq": Case({"name": "lfq", "bits": D}, fixed_point=True, identity=True, graph=True),
     "lfq_projected": Case({"name": "lfq", "bits": 30}),
     "bsq": Case({"name": "bsq", "bits": D}, fixed_point=True, graph=True),

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 import vector_quantize_pytorch
@@ -142,7 +144,7 @@ def test_values_agree_with_vector_quantize_pytorch():
         ),
         (
             {"levels": (8,), "bound": "relu"},
-            "FSQ bound: there is no 'relu'; choose one of clamp, symmetric, tanh.",
+            "FSQ bound: there is no 'relu'; choose one of clamp, inner, symmetric, tanh.",
         ),
         (
             {"levels": (8,) * 21},
@@ -155,3 +157,25 @@ def test_errors(options, message):
     with pytest.raises(ConfigError) as error:
         FSQ(**options)
     assert str(error.value) == message
+
+
+def test_the_inner_bound_needs_half_of_0_999():
+    z = math.atanh(0.5 / 0.999)
+    head = FSQ(levels=(3, 5), bound="inner")
+    inside, outside = (head(torch.tensor([[z + d, 0.0]])) for d in (-1e-4, 1e-4))
+    assert inside.z_q.tolist() == [[0.0, 0.0]]
+    assert outside.z_q.tolist() == [[1.0, 0.0]]
+    assert [int(out.indices) for out in (inside, outside)] == [7, 8]
+    # 5 levels: 2 * 0.999 * tanh(0.6) = 1.07 rounds to 1, half of the way
+    assert run(head, [-9.0, 0.6]) == ([-1.0, 0.5], 9)
+    u = torch.tensor([[0.3, -0.4]], requires_grad=True)
+    head(u).z_q.sum().backward()
+    close(u.grad[0], [0.999 * (1 - math.tanh(v) ** 2) for v in (0.3, -0.4)])
+
+
+def test_the_inner_bound_has_odd_levels():
+    with pytest.raises(ConfigError) as error:
+        FSQ(levels=(3, 4), bound="inner")
+    assert str(error.value) == (
+        "FSQ: expected odd levels with bound='inner'; got (3, 4). Use bound='tanh' or 'symmetric'."
+    )

@@ -1,7 +1,7 @@
 """What every encoder and decoder promises: the shapes between a signal and its latents."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +14,7 @@ from tokenizers_vq.functional.framing import (
     padded_shape,
     samples_of,
 )
-from tokenizers_vq.functional.segments import Segments
+from tokenizers_vq.functional.segments import Segments, Windows
 from tokenizers_vq.types import SignalSpec
 
 # Names of the sample axes in error messages.
@@ -35,6 +35,7 @@ class Backbone(nn.Module, ABC):
         size: samples per axis of the only signal it takes, whole positions; None for any.
         any_length: an encoder that completes the last position of a signal by itself, so that
             signals are not padded for it.
+        windows: in which it looks at long signals, in samples; None for all at once.
 
     Raises:
         ConfigError: ``dim`` or a stride is below 1, or the signal has another number of axes.
@@ -46,6 +47,7 @@ class Backbone(nn.Module, ABC):
     first: tuple[int, ...] | None = None
     size: tuple[int, ...] | None = None
     any_length: bool = False
+    windows: Windows | None = None
 
     def __init__(self, dim: int, stride: Sequence[int], signal: SignalSpec) -> None:
         super().__init__()
@@ -101,6 +103,14 @@ class Encoder(Backbone):
         Raises:
             ShapeError: ``x`` has other channels or rank, or S is not whole positions.
         """
+
+    def pieces(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield the latents of ``x (B, C, *S)`` window by window; together they are all of them.
+
+        Raises:
+            ShapeError: as ``forward``.
+        """
+        yield self(x)
 
     def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Return the shape of the latent grid of a signal with ``shape`` samples per axis.

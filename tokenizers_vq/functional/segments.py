@@ -1,5 +1,8 @@
 """Long signals for networks that take short ones: cutting, loudness, and adding up overlaps.
 
+``Segments`` are coded each by itself, overlap and all, and added up. Of ``Windows`` that overlap,
+every position comes from one of them.
+
 Reference:
     Defossez et al., High Fidelity Neural Audio Compression, 2022,
     https://arxiv.org/abs/2210.13438, sections 3.1 and 4.1 (48 kHz: 1 s with 10 ms of overlap,
@@ -10,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,6 +61,60 @@ class Segments:
         if not self.loudness:
             return None
         return x.mean(1).square().mean(-1).sqrt() + 1e-8
+
+
+class Span(NamedTuple):
+    """One window: what the network sees, from ``start`` to ``end``, and what is taken from it.
+
+    Attributes:
+        start: first sample that the network sees.
+        end: behind the last one.
+        first: first sample whose position is taken from this window.
+        last: behind the last one.
+    """
+
+    start: int
+    end: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How a network that takes short signals looks at long ones: window after window.
+
+    Attributes:
+        length: samples of a window.
+        step: samples between the starts of windows; at most ``length``.
+        before: samples at the start of all windows but the first that the one before gives. With
+            0 each gives its first ``step`` samples. Otherwise the rest is dropped behind, and the
+            first window that reaches the end of the signal is the last.
+
+    Raises:
+        ConfigError: windows leave something out.
+    """
+
+    length: int
+    step: int
+    before: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if not 1 <= self.step <= self.length - self.before or self.before < 0:
+            raise ConfigError(
+                f"Windows: expected a step from 1 to length - before; got length {self.length}, "
+                f"step {self.step}, before {self.before}. Correct the backbone config."
+            )
+
+    def spans(self, samples: int) -> list[Span]:
+        """Return the windows of a signal; what is taken from them is the signal, in order."""
+        enough = self.length if self.before else self.step  # of the last window
+        count = 1 + max(0, -(-(samples - enough) // self.step))
+        edges = [0, *(i * self.step + self.before for i in range(1, count)), samples]
+        return [
+            Span(i * self.step, min(i * self.step + self.length, samples), edges[i], edges[i + 1])
+            for i in range(count)
+        ]
 
 
 def overlap_add(parts: Sequence[Tensor], spans: Sequence[tuple[int, int]]) -> Tensor:

@@ -6,57 +6,16 @@ between the systems (scale of the mel bands, padding, logarithm, floor) is in th
 """
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from tokenizers_vq.errors import ConfigError, ShapeError, unknown_name
+from tokenizers_vq.functional.mel import mel_filters
 
 FRAMES = ("center", "valid", "half", "aligned")
-
-
-@lru_cache(maxsize=64)
-def mel_filters(
-    bins: int,
-    mels: int,
-    sample_rate: int,
-    f_min: float = 0.0,
-    f_max: float | None = None,
-    *,
-    scale: str = "htk",
-    norm: str | None = None,
-) -> Tensor:
-    """Return triangular filters ``(bins, mels)`` float32 on the mel scale, as torchaudio has them.
-
-    Args:
-        bins: of the spectrum, ``n_fft / 2 + 1``.
-        mels: number of filters.
-        sample_rate: Hz.
-        f_min: lower end of the first filter, Hz.
-        f_max: upper end of the last filter, Hz; default half the sample rate.
-        scale: ``htk``, or ``slaney`` (linear up to 1 kHz).
-        norm: ``slaney`` for filters of equal area, None for equal height.
-
-    Raises:
-        ConfigError: another scale or norm.
-    """
-    from torchaudio.functional import melscale_fbanks
-
-    if scale not in ("htk", "slaney"):
-        raise unknown_name("mel scale", scale, ("htk", "slaney"))
-    if norm not in (None, "slaney"):
-        raise unknown_name("mel norm", norm, ("slaney",))
-    with warnings.catch_warnings():
-        # the published scales have more filters than bins at low frequencies; those stay zero
-        warnings.filterwarnings("ignore", message="At least one mel filterbank")
-        filters: Tensor = melscale_fbanks(
-            bins, f_min, f_max or sample_rate / 2, mels, sample_rate, norm, scale
-        )
-    return filters
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ FAMILIES = {
     "dac": "tokenizers_vq.published.dac",
     "flextok": "tokenizers_vq.published.flextok",
     "fqgan": "tokenizers_vq.published.fqgan",
+    "glm4_voice": "tokenizers_vq.published.glm4_voice",
     "ibq": "tokenizers_vq.published.ibq",
     "karl": "tokenizers_vq.published.karl",
     "languagecodec": "tokenizers_vq.published.languagecodec",
@@ -40,6 +41,7 @@ FAMILIES = {
     "mimi": "tokenizers_vq.published.mimi",
     "one_d_piece": "tokenizers_vq.published.one_d_piece",
     "open_magvit2": "tokenizers_vq.published.open_magvit2",
+    "s3_tokenizer": "tokenizers_vq.published.s3_tokenizer",
     "simvq": "tokenizers_vq.published.simvq",
     "snac": "tokenizers_vq.published.snac",
     "simvq_audio": "tokenizers_vq.published.simvq_audio",
@@ -54,6 +56,7 @@ FAMILIES = {
     "vqgan_plus": "tokenizers_vq.published.vqgan_plus",
     "wavtokenizer": "tokenizers_vq.published.wavtokenizer",
     "wetok": "tokenizers_vq.published.wetok",
+    "xy_tokenizer": "tokenizers_vq.published.xy_tokenizer",
 }
 Weights = Mapping[str, Tensor]
 # What our heads count while they train; no other project has it.

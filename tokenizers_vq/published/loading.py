@@ -29,11 +29,16 @@ def read_file(path: str | Path) -> dict[str, Any]:
     data (any other name). Nothing in a pickle is run: one that needs more is refused.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or a pickle of more than plain data.
+        CheckpointError: the file is missing, damaged, a pickle of more than plain data, or a graph.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"import: expected a file; got {path}. Check the path.")
+    if path.suffix == ".onnx":  # half of its tensors have a number for a name
+        raise CheckpointError(
+            f"import: expected a state dict; got the ONNX graph {path}. Turn it into one with the "
+            "S3Tokenizer package (onnx2torch), and import that."
+        )
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))

@@ -141,6 +141,22 @@ def _cosmos(name: str) -> Checkpoint:
     return _hub(f"nvidia/{name}", "encoder.jit", "decoder.jit", licence=licence)
 
 
+GLM = {  # the published config.json, as copies of it in other repositories have it
+    "encoder_attention_heads": 20,
+    "encoder_causal_convolution": True,
+    "pooling_kernel_size": 4,
+    "pooling_position": 16,
+    "pooling_type": "avg",
+    "quantize_causal_block_size": 200,
+    "quantize_position": 16,
+}
+
+
+def _s3(model: str, file: str, sha256: str | None = None, **config: Any) -> Checkpoint:
+    page = f"https://www.modelscope.cn/models/{model}"
+    return Checkpoint(None, (file,), page, config, licence="Apache-2.0", sha256=sha256)
+
+
 CHECKPOINTS: dict[str, Checkpoint] = {
     "taming.in1k_f16_1024": _taming(HEIBOX + "8088892a516d4e3baf92/"),
     "taming.in1k_f16_16384": _hub(
@@ -231,6 +247,18 @@ CHECKPOINTS: dict[str, Checkpoint] = {
     "flextok.d18_d18_in1k": _flextok("d18_d18_in1k"),
     "flextok.d18_d28_in1k": _flextok("d18_d28_in1k"),
     "flextok.d18_d28_dfn": _flextok("d18_d28_dfn"),
+    "s3_tokenizer.v1_50hz": _s3("iic/CosyVoice-300M", "speech_tokenizer_v1.onnx", "23b5a723"),
+    "s3_tokenizer.v1_25hz": _s3(
+        "iic/CosyVoice-300M-25Hz", "speech_tokenizer_v1.onnx", "56285ddd",
+        name="speech_tokenizer_v1_25hz",
+    ),
+    "s3_tokenizer.v2": _s3("iic/CosyVoice2-0.5B", "speech_tokenizer_v2.onnx", "d43342aa"),
+    "s3_tokenizer.v3": _s3("FunAudioLLM/Fun-CosyVoice3-0.5B", "speech_tokenizer_v3.onnx"),
+    "glm4_voice.tokenizer": _hub(
+        "THUDM/glm-4-voice-tokenizer", "model.safetensors", config=GLM
+    ),
+    "xy_tokenizer.12hz": _hub("fdugyt/XY_Tokenizer", "xy_tokenizer.ckpt"),
+    "xy_tokenizer.ttsd_v0": _hub("fnlp/XY_Tokenizer_TTSD_V0", "xy_tokenizer.ckpt"),
     "alit.small_in100": Checkpoint(
         None, ("alit_small.pth",), "https://github.com/ShivamDuggal4/adaptive-length-tokenizer",
         value_range=UNIT,

@@ -4,7 +4,8 @@ Reference:
     Mentzer et al., Finite Scalar Quantization: VQ-VAE Made Simple, 2023,
     https://arxiv.org/abs/2309.15505, eq. 1-3 and appendix A;
     Parker et al., Scaling Transformers for Low-Bitrate High-Quality Speech Coding, 2024,
-    https://arxiv.org/abs/2411.19842 (the symmetric grid).
+    https://arxiv.org/abs/2411.19842 (the symmetric grid);
+    Du et al., CosyVoice 2, 2024, https://arxiv.org/abs/2412.10117, eq. 1-2 (the inner bound).
 """
 
 import math
@@ -19,9 +20,10 @@ from tokenizers_vq.functional.straight_through import straight_through
 from tokenizers_vq.quantizers.flat import Flat, Tokens
 from tokenizers_vq.quantizers.rows import RowQuantizer
 
-BOUNDS = ("tanh", "symmetric", "clamp")
+BOUNDS = ("tanh", "symmetric", "clamp", "inner")
 EXACT = 4096  # levels between which float32 still has thousandths
 WHOLE = 2**24  # float32 counts so far
+ROUNDED = ("tanh", "inner")  # to even, not up
 SLACK = 1e-3  # lets the outermost levels be reached by finite latents, as in the authors' code
 
 
@@ -54,14 +56,16 @@ class FSQ(RowQuantizer):
         bound: how a channel is bounded. ``"tanh"``: as in the paper; an even number of levels L
             covers [-1, 1 - 2/L]. ``"symmetric"``: tanh to L levels from -1 to 1. ``"clamp"``: the
             same levels without tanh, so that a code approximates its latent; for residual stacks.
+            ``"inner"``: an odd number of levels L, tanh to within 0.999 of the outermost ones, as
+            the speech tokenizer of CosyVoice 2 has them.
 
     Shapes:
         z (B, *grid, D) -> z_q (B, *grid, D), indices (B, *grid, 1)
 
     Raises:
         ConfigError: ``levels`` is no list of whole numbers, a level is below 2, or is 2 with the
-            tanh bound (whose two levels would meet at -3.8 instead of 0), or the product of levels
-            reaches 2**63.
+            tanh bound (whose two levels would meet at -3.8 instead of 0), or even with the inner
+            one, or the product of levels reaches 2**63.
 
     Example:
         >>> q = FSQ(dim=16, levels=(8, 5, 5, 5))
@@ -89,6 +93,11 @@ class FSQ(RowQuantizer):
             raise ConfigError(
                 f"{where}: expected at least 3 levels with bound='tanh'; got {levels}. "
                 "Use bound='symmetric'."
+            )
+        if bound == "inner" and any(n % 2 == 0 for n in levels):
+            raise ConfigError(
+                f"{where}: expected odd levels with bound='inner'; got {levels}. "
+                "Use bound='tanh' or 'symmetric'."
             )
         super().__init__(dim, len(levels), (check_radix(levels, where),))
         self.levels = levels
@@ -131,6 +140,8 @@ class FSQ(RowQuantizer):
 
     def _level(self, bounded: Tensor) -> Tensor:
         """Return the numbers of the nearest levels, whole float32 numbers from 0."""
+        if self.bound == "inner":  # rounded around 0, where numbers are finest
+            return torch.round(bounded * self._half) + self._start
         level = torch.addcmul(self._start, bounded, self._half)
         level = torch.round(level) if self.bound == "tanh" else torch.floor(level)
         return level if self._fits else torch.minimum(level.clamp(min=0), self._top)
@@ -147,7 +158,7 @@ class FSQ(RowQuantizer):
         if self.bound == "clamp":
             return straight_through(u, codes)
         slope = self._half / self._width
-        return straight_through(bounded * slope if self.bound == "tanh" else bounded, codes)
+        return straight_through(bounded * slope if self.bound in ROUNDED else bounded, codes)
 
 
 def _tables(levels: Sequence[int], bound: str) -> dict[str, list[float]]:
@@ -156,14 +167,16 @@ def _tables(levels: Sequence[int], bound: str) -> dict[str, list[float]]:
     A bounded number b lies ``b * half + start`` levels above the lowest; it is then rounded to
     even at the tanh bound, and up otherwise.
     """
-    width = [float(n // 2) if bound == "tanh" else (n - 1) / 2 for n in levels]
+    width = [float(n // 2) if bound in ROUNDED else (n - 1) / 2 for n in levels]
     offset = [0.5 if bound == "tanh" and n % 2 == 0 else 0.0 for n in levels]
     half = width
     if bound == "tanh":
         # Half the range, at most half a level beyond the outermost one: (L - 1) * 1e-3 / 2 would
         # pass it from 1001 levels on, and indices would leave the codebook.
         half = [(n - 1) / 2 + min(0.5 * (1 - SLACK), (n - 1) * SLACK / 2) for n in levels]
-    up = 0.0 if bound == "tanh" else 0.5
+    if bound == "inner":
+        half = [(n - 1) / 2 * (1 - SLACK) for n in levels]
+    up = 0.0 if bound in ROUNDED else 0.5
     return {
         "_half": half,
         "_offset": offset,
