@@ -16,12 +16,13 @@ from tokenizers_vq.errors import ConfigError, MissingExtraError
 from tokenizers_vq.evaluation_run import DataLike, EvaluationRun, TokenizerLike
 from tokenizers_vq.files import write_atomically
 from tokenizers_vq.protocol import Protocol, load_protocol
+from tokenizers_vq.sound_protocol import SoundProtocol
 
 
 def evaluate(
     tokenizer: TokenizerLike,
     dataset: DataLike,
-    protocol: str | Mapping[str, Any] | Protocol = "image_fast",
+    protocol: str | Mapping[str, Any] | Protocol | SoundProtocol = "image_fast",
     out: str | Path | None = None,
     *,
     data_name: str = "",
@@ -34,8 +35,9 @@ def evaluate(
 
     Args:
         tokenizer: as ``tokenizers_vq.load`` returns it.
-        dataset: items ``(3, H, W)`` float32 in [-1, 1] with ``ids`` and ``sha256()``.
-        protocol: name in ``conf/protocol``, plain data, or a ``Protocol``.
+        dataset: with ``ids`` and ``sha256()``; items ``(3, H, W)`` float32 in [-1, 1], or clips
+            ``(C, T)`` at the rate of a protocol for sound.
+        protocol: name in ``conf/protocol``, plain data, a ``Protocol`` or a ``SoundProtocol``.
         out: folder for ``result.json``, ``samples.jsonl``, ``table.md`` and the pictures; nothing
             is written without it.
         data_name: printed with the numbers; default: the class of the data set.
@@ -57,6 +59,13 @@ def evaluate(
     from tqdm import tqdm
 
     chosen = load_protocol(protocol)
+    if isinstance(chosen, SoundProtocol):
+        from tokenizers_vq.sound_evaluation import evaluate_sound
+
+        return evaluate_sound(
+            tokenizer, dataset, chosen, out, data_name=data_name, device=device, weights=weights,
+            strict=strict,
+        )  # fmt: skip
     run = EvaluationRun(tokenizer, dataset, chosen, device, dict(weights or {}))
     folder = None if out is None else Path(out)
     start = time.perf_counter()
@@ -124,11 +133,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of ``tvq eval``."""
     parser.add_argument("tokenizer", help="name, folder or hf:org/repo")
     parser.add_argument(
-        "--data", default="wheels", help="folder of pictures, or a name in conf/data"
+        "--data",
+        default=None,
+        help="folder of pictures or sounds, or a name in conf/data (wheels; synthetic_audio)",
     )
     parser.add_argument("--protocol", default="image_fast", help="name in conf/protocol")
     parser.add_argument("-o", "--out", type=Path, default=None, help="folder of the results")
-    parser.add_argument("--limit", type=int, default=None, help="measure that many pictures")
+    parser.add_argument("--limit", type=int, default=None, help="measure that many items")
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
         "--weights",
@@ -155,7 +166,12 @@ def main_from_args(arguments: argparse.Namespace) -> int:
     protocol = load_protocol(arguments.protocol)
     if arguments.limit is not None:
         protocol = dataclasses.replace(protocol, limit=arguments.limit)
-    dataset, name = dataset_from(arguments.data)
+    if isinstance(protocol, SoundProtocol):
+        from tokenizers_vq.sound_evaluation import sound_dataset
+
+        dataset, name = sound_dataset(arguments.data or "synthetic_audio", protocol)
+    else:
+        dataset, name = dataset_from(arguments.data or "wheels")
     tokenizer = load(arguments.tokenizer)
     out = arguments.out or Path("outputs/eval") / tokenizer.name / protocol.name
     evaluate_and_report(
@@ -166,25 +182,33 @@ def main_from_args(arguments: argparse.Namespace) -> int:
 
 
 def evaluate_and_report(
-    tokenizer: Any, dataset: DataLike, protocol: Protocol, out: Path, **options: Any
+    tokenizer: Any,
+    dataset: DataLike,
+    protocol: Protocol | SoundProtocol,
+    out: Path,
+    **options: Any,
 ) -> dict[str, Any]:
     """Evaluate, write ``report.html`` and the curves as SVG, print the tables to standard output.
 
     Args:
         tokenizer: moved to ``options["device"]`` if it is a module.
-        dataset: the pictures.
+        dataset: the pictures or sounds.
         protocol: how.
         out: folder of everything that is written.
         **options: as for ``evaluate``.
     """
     from tokenizers_vq.report import rate_picture, write_report
+    from tokenizers_vq.sound_report import write_sound_report
 
+    sound = isinstance(protocol, SoundProtocol)
     if hasattr(tokenizer, "to"):
         tokenizer.to(options.get("device", "cpu"))
     result = evaluate(tokenizer, dataset, protocol, out, **options)
-    page = write_report(out, result)
-    if picture := rate_picture(result):
+    page = write_sound_report(out, result) if sound else write_report(out, result)
+    picture = "" if sound else rate_picture(result)
+    if picture:
         write_atomically(out / "rate_distortion.svg", picture)
-    tables = filter(None, (results.codec_table(result), results.metric_table(result)))
+    summary = results.sound_table(result) if sound else results.codec_table(result)
+    tables = filter(None, (summary, results.metric_table(result)))
     sys.stdout.write("\n\n".join(tables) + f"\n\n{page}\n")
     return result

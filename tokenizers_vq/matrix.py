@@ -17,6 +17,7 @@ from tokenizers_vq.evaluation import dataset_from, evaluate
 from tokenizers_vq.evaluation_run import DataLike, TokenizerLike
 from tokenizers_vq.files import write_atomically
 from tokenizers_vq.protocol import Protocol, load_protocol
+from tokenizers_vq.sound_protocol import SoundProtocol
 from tokenizers_vq.types import SignalSpec
 
 Train = Callable[[list[str], Path], TokenizerLike]
@@ -46,7 +47,7 @@ def run_matrix(
     data: str = "synthetic_images",
     steps: int = 300,
     seed: int = 0,
-    protocol: str | Protocol = "image_matrix",
+    protocol: str | Protocol | SoundProtocol = "image_matrix",
     overrides: Sequence[str] = (),
     train: Train | None = None,
     dataset: DataLike | None = None,
@@ -170,7 +171,7 @@ class Cell:
         self,
         folder: Path,
         overrides: list[str],
-        protocol: Protocol,
+        protocol: Protocol | SoundProtocol,
         scores: Sequence[str] = SCORES,
     ) -> None:
         self.folder = folder
@@ -250,7 +251,9 @@ def _backbones(wanted: Sequence[str] | None, dataset: DataLike, data: str) -> li
     return fitting
 
 
-def _write(folder: Path, rows: list[dict[str, Any]], protocol: Protocol, data: str) -> None:
+def _write(
+    folder: Path, rows: list[dict[str, Any]], protocol: Protocol | SoundProtocol, data: str
+) -> None:
     note = f"Protocol {protocol.id}; data {data}; {rows[0]['steps']:,} optimizer steps per cell."
     results.write_json(
         folder / "matrix.json", {"protocol": protocol.id, "data": data, "rows": rows}

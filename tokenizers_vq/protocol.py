@@ -15,6 +15,7 @@ from torch import Tensor
 from tokenizers_vq.configs import read_config
 from tokenizers_vq.data.transforms import eval_view, to_uint8
 from tokenizers_vq.errors import ConfigError, unknown_name, unknown_option
+from tokenizers_vq.sound_protocol import SoundProtocol
 
 CODE = 1  # counts the changes of the evaluation code that change numbers
 ANCHORS = ("identity", "jpeg_q75", "down_up_2x")
@@ -101,17 +102,24 @@ def uint8_tensor(picture: Image.Image) -> Tensor:
     return flat.reshape(height, width, 3).permute(2, 0, 1).contiguous()
 
 
-def load_protocol(protocol: str | Mapping[str, Any] | Protocol) -> Protocol:
+def load_protocol(
+    protocol: str | Mapping[str, Any] | Protocol | SoundProtocol,
+) -> Protocol | SoundProtocol:
     """Return the protocol of a name in ``conf/protocol``, or of plain data.
+
+    Plain data with ``signal: audio`` is a protocol for sound.
 
     Raises:
         ConfigError: there is no such protocol, or an option does not exist.
     """
-    if isinstance(protocol, Protocol):
+    if isinstance(protocol, Protocol | SoundProtocol):
         return protocol
     config = read_config("protocol", protocol) if isinstance(protocol, str) else dict(protocol)
-    known = [one.name for one in fields(Protocol)]
+    made: type[Protocol | SoundProtocol] = Protocol
+    if config.get("signal") == "audio":
+        made = SoundProtocol
+    known = [one.name for one in fields(made)]
     for option in config:
         if option not in known:
             raise unknown_option("protocol", str(config.get("name")), str(option), known)
-    return Protocol(**config)
+    return made(**config)

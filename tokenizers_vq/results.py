@@ -17,11 +17,17 @@ from tokenizers_vq.files import write_atomically
 SCHEMA = 1
 PACKAGES = (
     "tokenizers-vq", "torch", "torchvision", "torchmetrics", "numpy", "pillow",
-    "efficientnet-lite-pytorch", "torch-fidelity",
+    "efficientnet-lite-pytorch", "torch-fidelity", "torchaudio", "soundfile", "av",
 )  # fmt: skip
 COLUMNS = (
     "psnr", "ssim", "ms_ssim", "lpips-alex", "cos-EffLite0", "rFD-EffLite0", "rFID", "bpp",
-    "n_bytes", "usage", "dead_codes",
+    "n_bytes", "kbps", "pesq_wb", "estoi", "visqol", "distillmos", "mel_distance", "usage",
+    "dead_codes",
+)  # fmt: skip
+SOUND_COLUMNS = (
+    "kbps", "payload_kbps", "nominal_kbps", "pesq_wb", "estoi", "visqol", "distillmos",
+    "dnsmos_ovrl", "plcmos", "utmos", "dwer", "speaker_similarity", "mel_distance",
+    "stft_distance", "si_sdr", "bitrate_efficiency",
 )  # fmt: skip
 LABELS = {
     "psnr": "PSNR dB", "psnr_pooled": "PSNR of mean error dB", "ssim": "SSIM",
@@ -31,6 +37,16 @@ LABELS = {
     "nominal_bpp": "bits per pixel (nominal)", "usage": "codebook usage",
     "perplexity": "perplexity", "entropy_bits": "marginal entropy, bit per position",
     "joint_bits": "joint entropy, bit per position", "dead_codes": "dead codes",
+    "bitrate_efficiency": "bitrate efficiency", "kbps": "kb/s (file)",
+    "payload_kbps": "kb/s (packets)", "fixed_kbps": "kb/s (fixed-length tokens)",
+    "nominal_kbps": "kb/s (nominal)", "tokens_per_second": "tokens per second",
+    "pesq_wb": "PESQ-wb", "pesq_nb": "PESQ-nb", "stoi": "STOI", "estoi": "ESTOI",
+    "visqol": "ViSQOL", "distillmos": "DistillMOS", "dnsmos_ovrl": "DNSMOS ovrl",
+    "dnsmos_sig": "DNSMOS sig", "dnsmos_bak": "DNSMOS bak", "dnsmos_p808": "DNSMOS P.808",
+    "plcmos": "PLCMOS", "utmos": "UTMOS", "dwer": "dWER", "dcer": "dCER",
+    "speaker_similarity": "speaker similarity", "mel_distance": "mel distance",
+    "mel_distance_7": "mel distance, 7 scales", "stft_distance": "STFT distance",
+    "si_sdr": "SI-SDR dB", "vuv_f1": "V/UV F1", "periodicity_rmse": "periodicity RMSE",
 }  # fmt: skip
 
 
@@ -172,13 +188,41 @@ def rate_table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
+def sound_table(result: Mapping[str, Any]) -> str:
+    """Return one row per depth, codec and anchor of a result about sound as a Markdown table.
+
+    A number of fewer clips than were measured carries their count.
+    """
+    name, total = result["tokenizer"]["name"], result["data"]["n"]
+    rows = [(f"**{name}**, {k}", one["metrics"]) for k, one in result["depths"].items()]
+    for points in result["baselines"].values():
+        rows += [(one["label"], one["metrics"]) for one in points if "metrics" in one]
+    rows += [(f"_{k.replace('_', ' ')}_", one) for k, one in result["anchors"].items()]
+    shown = [k for k in SOUND_COLUMNS if any(_value(row, k) is not None for _, row in rows)]
+    lines = ["| coder | " + " | ".join(label(k) for k in shown) + " |"]
+    lines.append("|---|" + "---:|" * len(shown))
+    for title, row in rows:
+        cells = []
+        for key in shown:
+            few = row[key]["n"] < total if _value(row, key) is not None else False
+            cells.append(number(_value(row, key)) + (f" (n {row[key]['n']})" if few else ""))
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _value(metrics: Mapping[str, Any], name: str) -> float | None:
+    score = metrics.get(name)
+    value: float | None = None if score is None else score["value"]
+    return value
+
+
 def footnote(result: Mapping[str, Any]) -> str:
     """Return the one line without which the numbers mean nothing."""
     data = result["data"]
     commit = (result["environment"]["commit"] or "unknown")[:10]
     return (
         f"Protocol {_protocol(result)}; data {data['name']} ({data['sha256'][:12]}), "
-        f"{data['n']} pictures; commit {commit}; seed {result['seed']}."
+        f"{data['n']} {data.get('unit', 'pictures')}; commit {commit}; seed {result['seed']}."
     )
 
 
@@ -211,8 +255,8 @@ def number(value: float | None) -> str:
 
 
 def _quality(result: Mapping[str, Any]) -> float:
-    score = result["metrics"].get("psnr")
-    return -(score["value"] or 0.0) if score else 0.0
+    scores = (result["metrics"].get(name) for name in ("psnr", "pesq_wb"))
+    return next((-(score["value"] or 0.0) for score in scores if score), 0.0)
 
 
 def _protocol(result: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Codebook use: usage, perplexity, entropy, dead codes, joint bits per position.
+"""Codebook use: usage, perplexity, entropy, dead codes, joint bits, bitrate efficiency.
 
 Every one of these grows with the number of tokens seen (the same codec shows a usage of 0.49 on
 256 tokens and 1.00 on 65,536), so each score carries its token count, and ``expected_usage`` gives
@@ -140,8 +140,11 @@ class Codebook(Metric):
         return self.counted(k)[1].sort(descending=True).values
 
     def compute(self) -> dict[str, Score]:
-        """Return ``usage``, ``perplexity``, ``entropy_bits``, ``dead_codes``, ``joint_bits``."""
-        names = ("usage", "perplexity", "entropy_bits", "dead_codes", "joint_bits")
+        """Return ``usage``, ``perplexity``, entropies, ``dead_codes``, ``bitrate_efficiency``."""
+        names = (
+            "usage", "perplexity", "entropy_bits", "dead_codes", "joint_bits",
+            "bitrate_efficiency",
+        )  # fmt: skip
         if not self.rows_seen:
             return dict.fromkeys(names, skipped(NO_UPDATE))
         joint = self._joint()[1]
@@ -153,6 +156,7 @@ class Codebook(Metric):
         perplexity = [2.0**bit for bit in bits]
         curve = {str(m): self._usage_at(columns, m) for m in self.usage_at}
         seen = {"tokens": tokens, "codebook_sizes": list(self.sizes)}
+        nominal = [math.log2(size) for size in self.sizes]
         return {
             "usage": Score(
                 _mean(usage), tokens, None, "of codes", True,
@@ -173,7 +177,7 @@ class Codebook(Metric):
             "entropy_bits": Score(
                 sum(bits), tokens, None, "bit/position", None,
                 detail={**seen, "per_codebook": bits,
-                        "nominal_bits": sum(math.log2(size) for size in self.sizes)},
+                        "nominal_bits": sum(nominal)},
             ),
             "dead_codes": Score(
                 float(sum(dead)), tokens, None, "codes", False,
@@ -181,6 +185,11 @@ class Codebook(Metric):
             ),
             "joint_bits": Score(
                 entropy_bits(joint), tokens, None, "bit/position", None, detail=seen
+            ),
+            "bitrate_efficiency": Score(
+                sum(bits) / max(sum(nominal), 1e-9), tokens, None, "", True,
+                detail={**seen, "per_codebook": [bit / max(most, 1e-9)
+                                                 for bit, most in zip(bits, nominal, strict=True)]},
             ),
         }  # fmt: skip
 
