@@ -67,7 +67,7 @@ def test_every_code_tried_token_by_token():
 def test_the_search_holds_a_bounded_part_at_a_time(monkeypatch, rows):
     head, z = moved(), torch.randn(40, 4)
     whole = head.encode(z)
-    monkeypatch.setattr(qinco, "CHUNK", rows * 8 * 5)
+    monkeypatch.setattr(qinco, "CHUNK", {"cpu": rows * 8 * 5})
     seen = []
     for network in head.networks:
         network.register_forward_hook(lambda _, given, out: seen.append(out.shape))
@@ -136,6 +136,55 @@ def test_kmeans_starts_every_stage_on_its_own_residuals():
     before = head.codebook.clone()
     head.update(z, head(z).indices)
     assert torch.equal(head.codebook, before)
+
+
+def far(**options):
+    """Return a head of which every stage has one code near the latents and seven far away."""
+    head = QINCo(4, codebook_size=8, depth=2, hidden=5, **options)
+    with torch.no_grad():
+        head.codebook.fill_(100)
+        head.codebook[:, 0] = 0
+    return head
+
+
+def test_dead_codes_of_every_stage_restart_until_all_are_used():
+    head, z = far(), torch.randn(4000, 4)
+    assert [len(column.unique()) for column in head.encode(z).T] == [1, 1]
+    for _ in range(20):
+        head.update(z, head(z).indices)
+    assert [len(column.unique()) for column in head.encode(z).T] == [8, 8]
+    assert head.has_state
+    assert not head.learns_by_update
+
+
+def test_a_restarted_code_is_what_a_latent_left_over_and_outlives_the_step():
+    head, z = far(), torch.randn(50, 4)
+    with torch.no_grad():
+        head.codebook[0, 0] = 1  # so that stage 1 sees z - 1
+        head.counts[:, 1:3] = 0
+    head.update(z, head(z).indices)
+    for stage, rest in enumerate((z, z - 1)):
+        gaps = torch.cdist(head.codebook[stage, 1:].detach(), rest).min(1).values
+        assert (gaps < 0.1).tolist() == [True, True, *[False] * 5]
+    mean = 0.99 * 6 / 8 + 0.01 * 50 / 8
+    close(head.counts[:, 1:3], torch.full((2, 2), mean))
+    before = head.codebook.clone()
+    head.update(z, head(z).indices)
+    assert torch.equal(head.codebook, before)
+
+
+def test_without_a_threshold_or_for_dropped_stages_nothing_restarts():
+    head, z = far(restart_threshold=0.0), torch.randn(4000, 4)
+    before = head.codebook.clone()
+    for _ in range(10):
+        head.update(z, head(z).indices)
+    assert torch.equal(head.codebook, before)
+    assert not head.has_state
+    head = far()
+    for _ in range(10):
+        head.update(z, head(z).indices * torch.tensor([1, 0]) - torch.tensor([0, 1]))
+    assert torch.equal(head.codebook[1], before[1])
+    assert not torch.equal(head.codebook[0], before[0])
 
 
 def test_training_the_networks_helps():

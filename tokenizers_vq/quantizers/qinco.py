@@ -5,7 +5,8 @@ Reference:
     https://arxiv.org/abs/2401.14732, section 3, eq. 3-6.
     Differs from the paper: errors are means over tokens and dimensions and over the stages, not
     sums; the networks start at zero, that is as ordinary residual quantization; a commitment term
-    pulls the latents of an encoder to their codes.
+    pulls the latents of an encoder to their codes; a dead code restarts at what a latent of the
+    step has left over at its stage, not at a normal variable of the same mean and variance.
 """
 
 import torch
@@ -13,55 +14,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenizers_vq.errors import ConfigError, unknown_name
-from tokenizers_vq.functional.codebook import kmeans
+from tokenizers_vq.functional.codebook import kmeans, restart_dead
 from tokenizers_vq.functional.distributed import gather_rows, sum_over_ranks
 from tokenizers_vq.functional.nearest import nearest_codes
 from tokenizers_vq.functional.straight_through import straight_through
-from tokenizers_vq.ops import nearest_code
-from tokenizers_vq.quantizers.flat import (
-    Flat,
-    Tokens,
-    check_share,
-    code_width,
-    linear,
-    mean_square,
-)
+from tokenizers_vq.ops import code_stats, nearest_code
+from tokenizers_vq.quantizers.code_network import CodeNetwork
+from tokenizers_vq.quantizers.flat import Flat, Tokens, check_share, code_width, mean_square
 from tokenizers_vq.quantizers.rows import RowQuantizer
 from tokenizers_vq.quantizers.stages import beam_search, draw_depth, fill_prefix
 
-CHUNK = 2**22  # numbers in one layer of the search: 16 MiB of float32
+CHUNK = {"cpu": 2**18}  # numbers in one layer of the search, which should stay in the cache
+ELSEWHERE = 2**24  # the same on accelerators: 64 MiB of float32
+DECAY = 0.99  # of the moving average of each code's count
 GRAPH_CODES = 32  # codes per block in a traced graph, where the rows may be dynamic
 KMEANS = ("none", "random", "plusplus")
-
-
-class CodeNetwork(nn.Module):
-    """Moves a code to where the sum so far says it belongs: ``f(e, x)`` of the paper.
-
-    ``v = e + Linear([e; x])``, then ``v = v + W2 relu(W1 v)`` for each block. Every last layer
-    starts at zero, so the network starts as ``f(e, x) = e``.
-
-    Args:
-        width: of codes and sums d.
-        hidden: width h of a block.
-        blocks: number of blocks L.
-    """
-
-    def __init__(self, width: int, hidden: int, blocks: int) -> None:
-        super().__init__()
-        self.from_code = nn.Linear(width, width)
-        self.from_sum = nn.Linear(width, width)
-        bound = width**-0.5
-        self.up = nn.Parameter(torch.empty(blocks, hidden, width).uniform_(-bound, bound))
-        self.down = nn.Parameter(torch.zeros(blocks, width, hidden))
-        for parameter in (*self.from_code.parameters(), *self.from_sum.parameters()):
-            nn.init.zeros_(parameter)
-
-    def forward(self, code: Tensor, total: Tensor) -> Tensor:
-        """Return the moved codes ``(..., d)`` of ``code`` and ``total``, which broadcast."""
-        v = code + (linear(self.from_code, code) + linear(self.from_sum, total))
-        for up, down in zip(self.up.float(), self.down.float(), strict=True):
-            v = v + F.linear(F.relu(F.linear(v, up)), down)
-        return v
 
 
 class QINCo(RowQuantizer):
@@ -83,6 +50,8 @@ class QINCo(RowQuantizer):
         codebook_weight: pulls the sums to the latents.
         kmeans_init: start all codebooks from k-means of the first update's residuals: ``"none"``,
             or the seeding ``"random"`` or ``"plusplus"``.
+        restart_threshold: a code is dead below this share of the mean count of its stage, and
+            ``update`` restarts it; 0 never restarts.
         stage_dropout: probability that an item of a training batch stops after a random number of
             stages, 1 to all.
         beam: number of partial sums that go on from stage to stage in the search.
@@ -96,8 +65,8 @@ class QINCo(RowQuantizer):
         term/i after stage i.
 
     Raises:
-        ConfigError: both widths are missing, a size is below 1, ``stage_dropout`` is not in 0..1,
-            or the seeding has no such name.
+        ConfigError: both widths are missing, a size is below 1, ``stage_dropout`` or
+            ``restart_threshold`` is not in 0..1, or the seeding has no such name.
 
     Example:
         >>> q = QINCo(dim=8, codebook_size=16, depth=3)
@@ -107,8 +76,10 @@ class QINCo(RowQuantizer):
 
     nested = True
     additive = False
-    float32_buffers = ("initialized",)
+    float32_buffers = ("initialized", "counts", "updates")
     initialized: Tensor
+    counts: Tensor
+    updates: Tensor
 
     def __init__(  # noqa: PLR0913 - one flat list of options is what a config file holds
         self,
@@ -122,6 +93,7 @@ class QINCo(RowQuantizer):
         commitment_weight: float = 0.25,
         codebook_weight: float = 1.0,
         kmeans_init: str = "none",
+        restart_threshold: float = 0.05,
         stage_dropout: float = 0.0,
         beam: int = 1,
     ) -> None:
@@ -135,9 +107,10 @@ class QINCo(RowQuantizer):
                 )
         if kmeans_init not in KMEANS:
             raise unknown_name("QINCo kmeans_init", kmeans_init, KMEANS)
-        check_share("QINCo", stage_dropout=stage_dropout)
+        check_share("QINCo", stage_dropout=stage_dropout, restart_threshold=restart_threshold)
         super().__init__(dim, width, (codebook_size,) * depth)
         self.kmeans_init = kmeans_init
+        self.restart_threshold = restart_threshold
         self.hidden = hidden
         self.commitment_weight = commitment_weight
         self.codebook_weight = codebook_weight
@@ -148,6 +121,8 @@ class QINCo(RowQuantizer):
         codes = torch.randn(depth, codebook_size, width) * spread[:, None, None]
         self.codebook = nn.Parameter(codes)
         self.register_buffer("initialized", torch.zeros(()))
+        self.register_buffer("counts", torch.ones(depth, codebook_size))
+        self.register_buffer("updates", torch.zeros(()))
 
     def quantize(self, u: Tensor, source: Tensor, tokens: Tokens) -> Flat:
         """Quantize stage by stage; one straight-through estimator around the last sum."""
@@ -178,10 +153,20 @@ class QINCo(RowQuantizer):
         return self._sums(indices)[-1]
 
     def code_update(self, u: Tensor, indices: Tensor, skipped: Tensor) -> bool:
-        """Start all codebooks from k-means of their residuals, in the first step with rows."""
+        """Start all codebooks in the first step with rows; restart dead codes in later ones."""
         (rows,) = sum_over_ranks(u.new_tensor(float(u.shape[0])))
-        if bool(self.initialized) or not bool(rows > 0):
+        if not bool(rows > 0):
             return False
+        self.updates += 1
+        if self.kmeans_init != "none" and not bool(self.initialized):
+            self._start_from(u)
+            return True
+        if self.restart_threshold > 0:
+            self._restart(u, indices)
+        return False
+
+    def _start_from(self, u: Tensor) -> None:
+        """Replace each codebook by k-means of what the stages before leave over."""
         total = torch.zeros_like(u)
         for stage, size in enumerate(self.codebook_sizes):
             rest = u - total
@@ -196,7 +181,26 @@ class QINCo(RowQuantizer):
             self.codebook[stage] = codes.to(self.codebook.dtype)
             total = total + self._moved(stage, self._nearest(stage, u, total, 1)[:, 0], total)
         self.initialized.fill_(1)
-        return True
+
+    def _restart(self, u: Tensor, indices: Tensor) -> None:
+        """Move dead codes of each stage to what the stages before left over of this step's rows."""
+        sums = [torch.zeros_like(u), *self._sums(indices)]
+        for stage, size in enumerate(self.codebook_sizes):
+            used = indices[:, stage] >= 0
+            now, _ = code_stats(u[used], indices[used, stage], size)
+            self.counts[stage].lerp_(sum_over_ranks(now)[0], 1 - DECAY)
+            before = self.counts[stage].clone()
+            if not bool((before < self.restart_threshold * before.mean()).any()):
+                continue
+            pool = gather_rows((u - sums[stage])[used], limit=size)
+            # New at every step and the same on all ranks, whose global generators differ.
+            generator = torch.Generator().manual_seed(int(self.updates))
+            codes, counts = restart_dead(
+                self.codebook[stage].float(), before, pool, self.restart_threshold, generator
+            )
+            moved = counts != before
+            self.codebook[stage, moved] = codes[moved].to(self.codebook.dtype)
+            self.counts[stage] = counts
 
     def complete(self, indices: Tensor) -> Tensor:
         """Return ``indices (..., k)``, a prefix of the stages, filled up with -1.
@@ -209,12 +213,12 @@ class QINCo(RowQuantizer):
     @property
     def has_state(self) -> bool:
         """Whether ``update`` does anything."""
-        return self.kmeans_init != "none"
+        return self.learns_by_update or self.restart_threshold > 0
 
     @property
     def learns_by_update(self) -> bool:
         """Whether the codebooks start in ``update``."""
-        return self.has_state
+        return self.kmeans_init != "none"
 
     # ---------------------------------------------------------------------------------------------
 
@@ -272,7 +276,8 @@ class QINCo(RowQuantizer):
         count = min(count, codes.shape[0])
         if torch.compiler.is_compiling():
             return self._best(stage, u, total, count)
-        rows = max(1, CHUNK // (codes.shape[0] * max(self.code_dim, self.hidden)))
+        chunk = CHUNK.get(u.device.type, ELSEWHERE)
+        rows = max(1, chunk // (codes.shape[0] * max(self.code_dim, self.hidden)))
         parts = zip(torch.split(u, rows), torch.split(total, rows), strict=True)
         return torch.cat([self._best(stage, part, base, count) for part, base in parts])
 
