@@ -189,6 +189,13 @@ def verify(arguments: argparse.Namespace) -> int:
     return main_from_args(arguments)
 
 
+def probe(arguments: argparse.Namespace) -> int:
+    """Measure how an image tokenizer bears damage to tokens and pictures; write a report."""
+    from tokenizers_vq.robustness.probe import main_from_args
+
+    return main_from_args(arguments)
+
+
 def doctor(arguments: argparse.Namespace) -> None:
     """Examine a tokenizer's codebooks on data; repair them so that old tokens stay valid."""
     from tokenizers_vq.doctor.diagnosis import main_from_args
@@ -255,6 +262,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     for name, run, module in (
         ("eval", evaluate, "evaluation"),
         ("verify", verify, "verify.receipt"),
+        ("probe", probe, "robustness.probe"),
         ("doctor", doctor, "doctor.diagnosis"),
         ("fit", fit, "posttraining"),
     ):

@@ -149,12 +149,12 @@ def chart_file(series: Sequence[Series], x_label: str, y_label: str, title: str)
     body = page.partition(">")[2].partition("</svg>")[0]
     parts = [f'<text x="16" y="26" class="t">{escape(title)}</text>']
     for k, one in enumerate(one for one in series if one.points):
-        x, y = 24 + 206 * (k % 3), 48 + 20 * (k // 3)
+        x, y = 24 + 306 * (k % 2), 48 + 20 * (k // 2)
         parts.append(
             f'<rect x="{x}" y="{y - 10}" width="11" height="11" rx="3" fill="{COLOURS[k]}"/>'
         )
         parts.append(f'<text x="{x + 17}" y="{y}">{escape(one.name)}</text>')
-    top = 40 + 20 * -(-len(series) // 3)
+    top = 40 + 20 * -(-len(series) // 2)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_Frame.W} {_Frame.H + top}" '
         f'width="{_Frame.W}" height="{_Frame.H + top}"><style>{CHART_STYLE}</style>'

@@ -1,0 +1,1 @@
+"""How tokens bear damage: on the tokens, on the picture, and where a token acts."""
