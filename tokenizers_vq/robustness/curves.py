@@ -9,7 +9,7 @@ Reference:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,7 +58,7 @@ class Judge:
         except MissingExtraError:
             return cls(tokenizer, pixels, codes, "", torch.empty(0))
 
-    def point(self, pictures: Iterator[Tensor]) -> dict[str, float]:
+    def point(self, pictures: Iterable[Tensor]) -> dict[str, float]:
         """Return the metrics of decoded batches ``(b, 3, H, W)`` in [-1, 1]."""
         fake = torch.cat([to_uint8(part).cpu() for part in pictures])
         found = {"psnr": float(psnr(self.pixels, fake).mean())}
@@ -104,7 +104,8 @@ def prefixes(judge: Judge, most: int = 6) -> tuple[str, list[dict[str, float]]]:
         points = []
         try:
             for count in counts:
-                parts = (judge.tokenizer.decode(codes, **{option: count}) for codes in judge.codes)
+                wish: dict[str, Any] = {option: count}
+                parts = [judge.tokenizer.decode(codes, **wish) for codes in judge.codes]
                 points.append({option: float(count), **judge.point(parts)})
         except (ValueError, RuntimeError):  # no prefixes: another option, or none
             continue

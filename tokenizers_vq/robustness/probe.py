@@ -130,7 +130,7 @@ def entropies(batches: Sequence[Tensor], judge: Judge) -> dict[str, Any]:
             "bits": [round(value, 3) for value in each],
         },
         "nominal_bits": nominal,
-        "marginal_bits": scores["entropy_bits"].value * flat.shape[1],
+        "marginal_bits": sum(scores["entropy_bits"].detail["per_codebook"]) * flat.shape[1],
         "file_bits": _file_bits(judge),
     }
 
