@@ -132,6 +132,12 @@ def test_the_result_says_what_it_depends_on(result, out):
     assert low <= result["metrics"]["si_sdr"]["value"] <= high
 
 
+def test_the_cost_of_every_metric_is_told(result):
+    cost = result["metric_cost"]
+    assert set(cost["cpu_seconds_per_second"]) == {"si_sdr", "pesq", "codebook"}
+    assert cost["cpu_seconds_per_second"]["pesq"] > cost["cpu_seconds_per_second"]["si_sdr"] > 0
+
+
 def test_efficiency_is_entropy_by_the_size_of_the_codebooks(result):
     metrics = result["metrics"]
     entropy = metrics["entropy_bits"]

@@ -44,6 +44,7 @@ def test_anchors_do_what_they_say():
     assert torch.equal(ANCHORS["identity"](clip, 16000, 0), clip)
     noisy = ANCHORS["noise_20db"](clip, 16000, 0)
     assert float(si_sdr(clip, noisy)) == pytest.approx(20, abs=0.1)
+    assert len(ANCHORS["four_bit"](clip, 16000, 0).unique()) <= 16
     low = ANCHORS["low_pass_2k"](clip, 16000, 0)
     spectrum = torch.fft.rfft(low[0]).abs().square()
     assert spectrum[4400:].sum() < 1e-4 * spectrum.sum()  # bins of half a hertz
@@ -53,7 +54,10 @@ def test_anchors_do_what_they_say():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"anchors": ["jpeg"]}, "anchor: there is no 'jpeg'; choose one of identity, low_pass_2k"),
+        (
+            {"anchors": ["jpeg"]},
+            "anchor: there is no 'jpeg'; choose one of four_bit, identity, low",
+        ),
         ({"codecs": {"aac": [1]}}, "sound codec: there is no 'aac'; choose one of mp3, mulaw"),
         ({"limit": 0}, "protocol 'p': expected limit of at least 1; got 0. Correct it, or leave"),
         ({"depths": [1, 0]}, "protocol 'p': expected depths[1] of at least 1; got 0. Correct it"),

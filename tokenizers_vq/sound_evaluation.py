@@ -29,6 +29,10 @@ DEFINITION = (
     "sound, wall time, one clip at a time after one warm-up clip, one thread; no loading, no "
     "resampling, no entropy coding, no metrics"
 )
+COST = (
+    "CPU seconds of all threads inside update, resampling included, per second of reconstruction; "
+    "the first clip is left out; what is computed of an original once counts where it happens"
+)
 SHORTENED = ("frequencies",)  # of a score's detail, left out below the full depth
 
 
@@ -45,8 +49,8 @@ class Condition:
         self, protocol: SoundProtocol, weights: Mapping[str, str], *, codebook: bool
     ) -> None:
         configs = [one for one in protocol.metrics if codebook or one["name"] != "codebook"]
-        self.metrics: list[Metric] = [
-            registry.build(
+        self.metrics: dict[str, Metric] = {
+            config["name"]: registry.build(
                 "metric",
                 config,
                 weights=weights,
@@ -55,21 +59,24 @@ class Condition:
                 seed=protocol.seed,
             )
             for config in configs
-        ]
+        }
         self.resamples, self.seed = protocol.resamples, protocol.seed
         self.counts: dict[str, list[float]] = {}
+        self.cost: dict[str, list[float]] = {}
 
     def add(self, real: Tensor, fake: Tensor, codes: Any = None, **counts: float) -> None:
         """Add a clip ``(1, T)``, what became of it, and what that cost."""
-        for metric in self.metrics:
+        for name, metric in self.metrics.items():
+            start = time.process_time()
             metric.update(real[None], fake[None], codes)
+            self.cost.setdefault(name, []).append(time.process_time() - start)
         for name, count in counts.items():
             self.counts.setdefault(name, []).append(float(count))
 
     def scores(self) -> dict[str, Score]:
         """Return quality by name, then rates, pooled over the clips."""
         scores: dict[str, Score] = {}
-        for metric in self.metrics:
+        for metric in self.metrics.values():
             scores |= metric.compute()
         for name, (count, factor, unit) in RATES.items():
             if count in self.counts:
@@ -81,7 +88,7 @@ class Condition:
 
     def row(self) -> dict[str, float | None]:
         """Return the numbers of the clip that was added last."""
-        columns = [one.rows().items() for one in self.metrics] + [self.counts.items()]
+        columns = [one.rows().items() for one in self.metrics.values()] + [self.counts.items()]
         row = {name: values[-1] for items in columns for name, values in items}
         return {name: value if math.isfinite(value) else None for name, value in row.items()}
 
@@ -201,6 +208,7 @@ class SoundRun:
             },
             "anchors": {k: _plain(one.scores(), short=True) for k, one in self.anchors.items()},
             "baselines": self._baselines(),
+            "metric_cost": self._metric_cost(),
         }
 
     def _tokenized(
@@ -264,6 +272,17 @@ class SoundRun:
             label = sound_codecs.label(codec, setting)
             table[codec].append({"setting": setting, "label": label, "metrics": metrics})
         return table
+
+    def _metric_cost(self) -> dict[str, Any]:
+        """Return what each metric costs per second of sound, its first clip (imports) left out."""
+        conditions = [*self.of_depth.values(), *self.anchors.values(), *self.codecs.values()]
+        table: dict[str, float] = {}
+        for name in {name: None for one in conditions for name in one.cost}:
+            spent = sum(sum(one.cost.get(name, [])[1:]) for one in conditions)
+            heard = sum(sum(one.counts["seconds"][1:]) for one in conditions if name in one.cost)
+            if heard:
+                table[name] = spent / heard
+        return {"cpu_seconds_per_second": table, "definition": COST}
 
     def _identity(self) -> dict[str, Any]:
         if self.tokenizer is None:

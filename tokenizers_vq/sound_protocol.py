@@ -126,7 +126,13 @@ def _noisy(clip: Tensor, sample_rate: int, seed: int) -> Tensor:
     return clip + noise * clip.square().mean().sqrt() / 10
 
 
+def _four_bit(clip: Tensor, sample_rate: int, seed: int) -> Tensor:
+    """Return the clip rounded to 16 levels of full scale."""
+    return (clip * 8).round().clamp(-8, 7) / 8
+
+
 ANCHORS: dict[str, Callable[[Tensor, int, int], Tensor]] = {
+    "four_bit": _four_bit,
     "identity": _same,
     "low_pass_2k": _low_pass,
     "noise_20db": _noisy,
