@@ -264,3 +264,30 @@ def test_the_script_measures_codecs_alone(folder, tmp_path, capsys):
         "speech_codecs: expected a protocol for sound; got 'image_fast'. "
         "Name speech_fast or speech_16k.\n"
     )
+
+
+def test_the_ranking_script_tells_a_metric_that_ranks_from_one_that_does_not(
+    folder, tmp_path, capsys
+):
+    path = Path(__file__).resolve().parents[1] / "eval" / "rank_speech_metrics.py"
+    spec = importlib.util.spec_from_file_location("rank_speech_metrics", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    anchors = ["identity", "noise_20db", "four_bit", "low_pass_2k"]
+    metrics = [{"name": "mel_distance"}, {"name": "si_sdr"}]
+    plain = {**PLAIN, "limit": 1, "codecs": {"opus": [6, 12]}, "metrics": metrics}
+    protocol = load_protocol({**plain, "anchors": anchors})
+    evaluate_sound(None, sound_dataset(str(folder), protocol)[0], protocol, tmp_path)
+    assert script.main([str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    row = next(line for line in printed.splitlines() if line.startswith("| mel_distance |"))
+    assert row.split("|")[2:4] == [" less ", " 0 "]
+    assert row.endswith("| ranks | ranks | ranks |")
+    assert "| _mel_distance, earlier_ | | 0 | 0.5900 |" in printed
+    assert (tmp_path / "ranking.md").read_text() == printed
+    up = {"clean": 3, "opus12": 2, "opus6": 2.5, "noise20": 1, "4 bit": None, "lp 2k": 1}
+    assert script.verdicts(up, higher=True) == {"codec": False, "noise": None, "band": True}
+    protocol = load_protocol({**plain, "anchors": ["identity"]})
+    evaluate_sound(None, sound_dataset(str(folder), protocol)[0], protocol, tmp_path)
+    assert script.main([str(tmp_path)]) == 2
+    assert "got none of noise20, 4 bit, lp 2k. Run" in capsys.readouterr().err
