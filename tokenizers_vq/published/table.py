@@ -141,6 +141,12 @@ def _cosmos(name: str) -> Checkpoint:
     return _hub(f"nvidia/{name}", "encoder.jit", "decoder.jit", licence=licence)
 
 
+def _cosmos_dv(name: str, time: int, space: int) -> Checkpoint:
+    files, licence = ("encoder.jit", "decoder.jit"), "NVIDIA Open Model License"
+    config = {"temporal_compression": time, "spatial_compression": space}
+    return _hub(f"nvidia/{name}", *files, licence=licence, config=config)
+
+
 GLM = {  # the published config.json, as copies of it in other repositories have it
     "encoder_attention_heads": 20,
     "encoder_causal_convolution": True,
@@ -184,6 +190,9 @@ CHECKPOINTS: dict[str, Checkpoint] = {
     "open_magvit2.pretrain_256_262144": _seed(
         "Open-MAGVIT2-Tokenizer-262144-Pretrain", "pretrain256_262144.ckpt"
     ),
+    "open_magvit2_video.ucf101_128": _seed(
+        "Open-MAGVIT2-Tokenizer-262144-Video", "video_128_262144.ckpt"
+    ),
     "ibq.in1k_1024": _seed("IBQ-Tokenizer-1024", "imagenet256_1024.ckpt"),
     "ibq.in1k_8192": _seed("IBQ-Tokenizer-8192", "imagenet256_8192.ckpt"),
     "ibq.in1k_16384": _seed("IBQ-Tokenizer-16384", "imagenet256_16384.ckpt"),
@@ -217,6 +226,9 @@ CHECKPOINTS: dict[str, Checkpoint] = {
     "cosmos_di.f16": _cosmos("Cosmos-0.1-Tokenizer-DI16x16"),
     "cosmos_di.f8_360p": _cosmos("Cosmos-Tokenize1-DI8x8-360p"),
     "cosmos_di.f16_360p": _cosmos("Cosmos-Tokenize1-DI16x16-360p"),
+    "cosmos_dv.dv4x8x8": _cosmos_dv("Cosmos-0.1-Tokenizer-DV4x8x8", 4, 8),
+    "cosmos_dv.dv8x8x8": _cosmos_dv("Cosmos-0.1-Tokenizer-DV8x8x8", 8, 8),
+    "cosmos_dv.dv8x16x16": _cosmos_dv("Cosmos-0.1-Tokenizer-DV8x16x16", 8, 16),
     "fqgan.dual_f16": _fqgan("dual", 16),
     "fqgan.dual_f8": _fqgan("dual", 8),
     "fqgan.triple_f16": _fqgan("triple", 16),
