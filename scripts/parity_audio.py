@@ -4,7 +4,7 @@ F holds one folder per case, or is one, named ``<family>..``: ``config.json`` (c
 ``shapes.json`` (every upstream key with shape and dtype), ``io.safetensors`` (the input and what
 the published code made of it), and where they are needed ``weights.safetensors`` or
 ``extra.safetensors``. Without stored weights they are a function of their key and shape. Each case
-goes through ``tokenizers_vq.from_published``; a table is printed.
+goes through ``tokenizers_vq.from_published``; the table of ``docs/published.md`` is printed.
 
 Codes have to be equal at every level. Latents may differ by 1e-3 of their standard deviation, and
 audio decoded from the stored codes, whole positions without clamping, by 2e-4 at any sample.
@@ -48,6 +48,10 @@ FAMILIES = (
 )
 LATENTS = ("latents", "latent", "encoder_out", "pre_bottleneck")
 CODES = r"(posthoc_\w+_tokens|codes(_nq\d+|_bw[\d.]+_frame0)?|tokens)"  # of whole signals
+HEAD = (
+    "| family | case | levels | codes equal | latents | audio |",
+    "|---|---|---|---:|---:|---:|",
+)
 BOUNDS = {"latents": 1e-3, "audio": 2e-4}
 
 
@@ -249,15 +253,27 @@ def run_case(folder: Path) -> Row:
     return row
 
 
-def lines(row: Row) -> list[str]:
-    """Return the rows of the table: one for the case and one for each set of codes."""
-    mark = "--" if row.skipped else "ok" if row.passed else "FAIL"
-    shown = "  ".join(f"{what} {value:.1e}" for what, value in row.errors.items())
-    found = [f"{mark:<4}  {row.case:<26} {row.family:<16} {row.note or shown}"]
-    for name, levels in row.levels.items():
-        same = " ".join(str(number) for number, _ in levels)
-        found.append(f"      {name:<26} of {levels[0][1]} per level: {same}")
-    return found
+def line(row: Row) -> str:
+    """Return the row of the table: over all sets of codes, signals and levels of a case."""
+    if row.note:
+        return f"| `{row.family}` | {row.case} | {row.note} | | | |"
+    counts = [count for levels in row.levels.values() for count in levels]
+    same, total = (sum(column) for column in zip(*counts, strict=True))
+    sizes = ", ".join(map(str, sorted({len(levels) for levels in row.levels.values()})))
+    latents, audio = (
+        f"{row.errors[what]:.1e}" if what in row.errors else "" for what in ("latents", "audio")
+    )
+    heard = audio if row.decodes else "encodes"
+    start = f"| `{row.family}` | {row.case} | {sizes} | {same} of {total} |"
+    return f"{start} {latents} | {heard} |"
+
+
+def details(row: Row) -> list[str]:
+    """Return what was equal in each set of codes of a case that does not agree."""
+    return [
+        f"{row.case} {name}: of {levels[0][1]} per level {' '.join(str(n) for n, _ in levels)}"
+        for name, levels in row.levels.items()
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -267,11 +283,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="regular expression of case names")
     arguments = parser.parse_args(argv)
     failed = 0
+    print(*HEAD, sep="\n", flush=True)
     for folder in sorted(path.parent for path in arguments.cases.glob("**/config.json")):
         if re.search(arguments.only, folder.name):
             row = run_case(folder)
             failed += not (row.passed or row.skipped)
-            print("\n".join(lines(row)), flush=True)
+            print(line(row), flush=True)
+            if not (row.passed or row.skipped):
+                print(*details(row), sep="\n", file=sys.stderr, flush=True)
     return failed
 
 

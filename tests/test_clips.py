@@ -1,7 +1,6 @@
 """Batches of several lengths, exact lengths, some codebooks, segments, and long signals."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,13 +8,10 @@ from reference import seanet
 
 from tokenizers_vq.bitstream import from_bytes, to_bytes
 from tokenizers_vq.chunking import chunked_decode, chunked_encode
-from tokenizers_vq.configs import read_config
 from tokenizers_vq.errors import ConfigError, ShapeError
 from tokenizers_vq.functional.segments import Segments, Windows
 from tokenizers_vq.published import from_published
 from tokenizers_vq.tokenizer import Tokenizer
-
-FOLDER = Path(__file__).parents[1] / "conf" / "backbone"
 
 
 def codec(segments=None, levels=3, **conventions):
@@ -187,21 +183,3 @@ def test_every_length_comes_back(segments, ways):
     for length in [*range(1, 3 * 8 + 8), 1000, 1001, 4099]:
         x = torch.rand(1, 1, length) - 0.5
         assert tok.decode(tok.encode(x)).shape == x.shape
-
-
-def tiny_audio():
-    names = [path.stem for path in sorted(FOLDER.glob("tiny_*.yaml"))]
-    return [n for n in names if read_config("backbone", n)["signal"]["kind"] == "audio"]
-
-
-@pytest.mark.parametrize("name", tiny_audio())
-def test_every_audio_network_gives_back_the_length_it_took(name):
-    config = read_config("backbone", name) | {"quantizer": {"name": "vq", "codebook_size": 16}}
-    tok = Tokenizer.from_config(config).eval()
-    hop = tok.stride[0]
-    near = {n * hop + k for n in (1, 2, 3) for k in (-8, -7, -1, 0, 1, 7)}
-    for length in sorted({1, 2, 5, *(n for n in near if n > 0), 7 * hop + hop // 2}):
-        x = torch.rand(1, tok.signal.channels, length) - 0.5
-        codes = tok.encode(x)
-        assert tok.decode(codes).shape == x.shape
-        assert codes.indices.shape[1:-1] == tok.quantizer.index_grid(tok.encoder.grid((length,)))
