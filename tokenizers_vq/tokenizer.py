@@ -156,6 +156,7 @@ class Tokenizer(nn.Module):
         target_error: float | None = None,
         num_codebooks: int | None = None,
         lengths: Sequence[int] | None = None,
+        sample_rate: int | None = None,
     ) -> Codes:
         """Turn signals into integers.
 
@@ -170,18 +171,25 @@ class Tokenizer(nn.Module):
             num_codebooks: only the first codebooks of a residual head; the others are not searched.
             lengths: samples of each item of a padded batch ``(B, C, T)``. What is behind an item's
                 end never changes its tokens; behind its own tokens it has -1.
+            sample_rate: of ``x``, to be checked, never changed; ``data.sound.read_sound`` reads
+                files of any rate.
 
         Returns:
             Codes with indices ``(B, *grid, K)`` int64 and what ``decode`` needs for the exact size.
 
         Raises:
-            ShapeError: wrong rank, channels or size, an empty axis, values outside the range, no
-                such number of tokens or codebooks, or no such length.
+            ShapeError: wrong rank, channels, size or rate, an empty axis, values outside the
+                range, no such number of tokens or codebooks, or no such length.
             ConfigError: ``num_tokens`` or ``target_error`` for an encoder to one grid, or both for
                 one that does not choose; ``lengths`` for a signal of several axes.
         """
         wishes: dict[str, Any] = {"target_error": target_error, "num_codebooks": num_codebooks}
         wishes["num_tokens"] = num_tokens
+        if sample_rate not in (None, self.signal.sample_rate):
+            raise ShapeError(
+                f"encode: expected {self.signal.sample_rate} samples per second; got "
+                f"{sample_rate}. Resample, or read files with data.sound.read_sound."
+            )
         if lengths is not None:
             return clips.encode_items(self, x, lengths, **wishes)
         x = self.check_signal(x)

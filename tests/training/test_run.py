@@ -196,6 +196,7 @@ PUBLISHED = {
     "open_magvit2_256": 18,
     "simvq": 13,
     "speech_rvq": 64,
+    "speech_rvq_gan": 64,
     "speechtokenizer": 80,
     "taming_f16": 14,
     "titok_codes": 12,
