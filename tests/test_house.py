@@ -26,7 +26,7 @@ LEVELS = {
     "matrix": 4, "demo": 4, "report": 4, "baselines": 4, "evaluation_run": 4, "page": 4,
     "doctor": 4, "tiling": 4, "chunking": 4, "posttraining": 4, "published": 4,
     "foreign": 3, "verify": 4, "leaderboard": 4, "leaderboard_page": 4,
-    "rate_distortion": 3, "robustness": 4,
+    "rate_distortion": 3, "robustness": 4, "tokbench": 4,
     "sound_codecs": 4, "sound_evaluation": 4, "sound_protocol": 4, "sound_report": 4,
     "cli": 5, "__init__": 5,
 }  # fmt: skip

@@ -201,6 +201,13 @@ def probe(arguments: argparse.Namespace) -> int:
     return main_from_args(arguments)
 
 
+def tokbench(arguments: argparse.Namespace) -> int:
+    """Measure whether words stay legible and faces stay alike, by their size."""
+    from tokenizers_vq.tokbench.run import main_from_args
+
+    return main_from_args(arguments)
+
+
 def doctor(arguments: argparse.Namespace) -> None:
     """Examine a tokenizer's codebooks on data; repair them so that old tokens stay valid."""
     from tokenizers_vq.doctor.diagnosis import main_from_args
@@ -268,6 +275,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         ("eval", evaluate, "evaluation"),
         ("verify", verify, "verify.receipt"),
         ("probe", probe, "robustness.probe"),
+        ("tokbench", tokbench, "tokbench.run"),
         ("doctor", doctor, "doctor.diagnosis"),
         ("fit", fit, "posttraining"),
     ):
