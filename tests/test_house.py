@@ -28,6 +28,7 @@ LEVELS = {
     "foreign": 3, "verify": 4, "leaderboard": 4, "leaderboard_page": 4,
     "rate_distortion": 3, "robustness": 4, "tokbench": 4,
     "sound_codecs": 4, "sound_evaluation": 4, "sound_protocol": 4, "sound_report": 4,
+    "sound_run": 4,
     "cli": 5, "__init__": 5,
 }  # fmt: skip
 SIDEWAYS = {  # imports between rooms of one level, each for a reason

@@ -291,3 +291,29 @@ def test_the_ranking_script_tells_a_metric_that_ranks_from_one_that_does_not(
     evaluate_sound(None, sound_dataset(str(folder), protocol)[0], protocol, tmp_path)
     assert script.main([str(tmp_path)]) == 2
     assert "got none of noise20, 4 bit, lp 2k. Run" in capsys.readouterr().err
+
+
+def test_the_leaderboard_has_a_row_per_coder_and_each_codec_once(result, tmp_path):
+    from tokenizers_vq.leaderboard import collect
+    from tokenizers_vq.leaderboard_page import leaderboard_page
+
+    results.write_json(tmp_path / "a" / "result.json", result)
+    again = json.loads(json.dumps(result))
+    again["tokenizer"] |= {"name": "other", "sha256": "1" * 64}
+    results.write_json(tmp_path / "b" / "result.json", again)
+    board = collect(tmp_path)
+    names = [one["tokenizer"]["name"] for one in board.groups[0]]
+    assert len(board.groups) == 1
+    assert [name for name in names if name.startswith("other")] == [
+        "other, 1 codebook",
+        "other, 2 codebooks",
+        f"other, {len(result['tokenizer']['codebook_sizes'])} codebooks",
+    ]
+    assert names.count("Opus 6 kb/s") == 1
+    assert len(names) == 9
+    assert "| Opus 6 kb/s |" in results.results_table(board.groups[0])
+    assert "tvq eval other --protocol test" in leaderboard_page(board)
+
+
+def test_a_result_on_pictures_is_one_coder():
+    assert results.coders({"metrics": {}}) == [{"metrics": {}}]

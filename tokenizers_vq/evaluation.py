@@ -209,6 +209,7 @@ def evaluate_and_report(
     if picture:
         write_atomically(out / "rate_distortion.svg", picture)
     summary = results.sound_table(result) if sound else results.codec_table(result)
-    tables = filter(None, (summary, results.metric_table(result)))
+    last = results.metric_table(result) if result["metrics"] else results.footnote(result)
+    tables = filter(None, (summary, last))
     sys.stdout.write("\n\n".join(tables) + f"\n\n{page}\n")
     return result

@@ -58,8 +58,13 @@ def collect(folder: Path, claimed: Path | None = None) -> Board:
         files[id(data)] = path.relative_to(folder).as_posix()
         if kind == "receipt":
             receipts[data["tokenizer"]["name"]] = data
-        else:
-            groups[_key(data)].append(data)
+            continue
+        for one in results.coders(data):
+            group = groups[_key(data)]
+            # the same codec on the same clips comes with every tokenizer that was measured
+            if one["tokenizer"]["sha256"] or one["tokenizer"]["name"] not in _names(group):
+                group.append(one)
+                files[id(one)] = files[id(data)]
     if not groups:
         raise ConfigError(
             f"leaderboard: expected result files in '{folder}'; got none. "
@@ -142,6 +147,10 @@ def _kind(path: Path) -> str | None:
     if not isinstance(data, dict) or "tokenizer" not in data:
         return None
     return "receipt" if data.get("kind") == "receipt" else "result"
+
+
+def _names(group: Sequence[Mapping[str, Any]]) -> set[str]:
+    return {one["tokenizer"]["name"] for one in group}
 
 
 def _key(result: Mapping[str, Any]) -> tuple[str, str, str, int]:

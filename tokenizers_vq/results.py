@@ -188,6 +188,30 @@ def rate_table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
+def coders(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a result per coder that was measured: each depth and classic codec of one on sound.
+
+    A result on pictures comes back as it is: its codecs were given the tokenizer's bytes.
+    """
+    if "depths" not in result:
+        return [dict(result)]
+    own, data = result["tokenizer"], result["data"]["name"]
+    protocol = result["protocol"]["name"]
+    start = f"tvq eval {own['name']}" if result["depths"] else "python eval/speech_codecs.py"
+    command = result.get("command") or f"{start} --protocol {protocol} --data {data}"
+    found = [
+        ({**own, "name": f"{own['name']}, {depth}"}, one["metrics"])
+        for depth, one in result["depths"].items()
+    ]
+    for points in result["baselines"].values():
+        coded = [one for one in points if "metrics" in one]
+        found += [({"name": one["label"], "sha256": ""}, one["metrics"]) for one in coded]
+    return [
+        {**result, "tokenizer": identity, "metrics": metrics, "command": command}
+        for identity, metrics in found
+    ]
+
+
 def sound_table(result: Mapping[str, Any]) -> str:
     """Return one row per depth, codec and anchor of a result about sound as a Markdown table.
 

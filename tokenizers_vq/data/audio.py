@@ -18,6 +18,7 @@ from tokenizers_vq.data.base import SignalDataset
 from tokenizers_vq.data.images import _share
 from tokenizers_vq.data.transforms import draw_generator
 from tokenizers_vq.errors import ConfigError, DataError, MissingExtraError, unknown_name
+from tokenizers_vq.functional.resampling import resample
 from tokenizers_vq.types import SignalSpec
 
 SUFFIXES = {".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav"}
@@ -162,10 +163,7 @@ class AudioFolder(SignalDataset):
 
     def _cut(self, x: Tensor, rate: int) -> Tensor:
         """Resample ``x (C, T)``, and repeat or cut it to the length of the crop."""
-        if rate != self.sample_rate:
-            from torchaudio.functional import resample
-
-            x = resample(x, rate, self.sample_rate)
+        x = resample(x, rate, self.sample_rate)
         if self.seconds is not None:
             samples = round(self.seconds * self.sample_rate)
             x = x.repeat(1, -(-samples // x.shape[-1]))[:, :samples]
