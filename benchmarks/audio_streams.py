@@ -107,7 +107,7 @@ def table(rows: list[dict[str, Any]], head: str) -> str:
 def main() -> None:
     """Measure, print and write the rows."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of sound per codec")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of sound per codec")
     parser.add_argument("-o", type=Path, default=None, help="results without a suffix")
     given = parser.parse_args()
     torch.set_num_threads(1)
