@@ -35,10 +35,15 @@ NOTES = {
     "dtype. Residual stacks of the peer subtract in the input's dtype.",
     "autocast_keeps_indices": "On the CPU, where this ran. The peer leaves autocast around its "
     "search on CUDA.",
+    "a_half_module_learns": "Casting the whole module is not what the peer's documentation shows: "
+    "under autocast its averages stay float32. Its residual stacks pass because later levels make "
+    "up for the first.",
     "freezing_stops_learning": "The peer's documented way is `freeze_codebook=True` at the call.",
     "bad_indices_are_refused": "-1 is left out: the peer marks dropped levels with it. That "
     "negative indices count from the end is what torch does.",
     "two_ranks_learn_one_codebook": "Built after the process group, which is what the peer needs.",
+    "two_ranks_agree_if_built_early": "The peer decides at construction whether it is distributed; "
+    "its option `sync_codebook` is left at its default here.",
     "the_entropy_of_18_bits_fits": "The peer's `frac_per_sample_entropy` estimates the entropies "
     "from fewer tokens; here all 8,192 count.",
     "decode_is_forward_with_projection": "Options `codebook_dim`, or a latent width other than "

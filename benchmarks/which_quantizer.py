@@ -14,7 +14,8 @@ import argparse
 import math
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,30 +55,78 @@ HEADS = {
         "quantizer.groups.of.bits=6",
     ],
 }  # fmt: skip
-COMMON = [
-    "backbone=tiny_cnn2d", "objective=image_l1", "data=folder", "data.train.split=all",
-    "data.train.size=64", "+data.train.cache=true", "data.batch_size=32", "data.num_workers=0",
-    "data.repeat=8", "data.val.split=all", "optim.lr=1e-3", "optim.warmup_steps=50",
-    "trainer.val_check_interval=1000000", "~callbacks.recon", "logger=none",
-]  # fmt: skip
-SCORES = ("psnr", "ssim", "usage", "perplexity", "entropy_bits", "n_bytes", "nominal_bits")
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # two-sided 95 % t for that many seeds
-PROTOCOL = {
-    "name": "which_quantizer",
-    "size": 256,
-    "metrics": [{"name": "similarity", "names": ["psnr", "ssim"]}, {"name": "codebook"}],
-    "resamples": 200,
-    "batch_size": 4,
-    "limit": None,
-    "seed": 0,
-}
+Row = dict[str, Any]
 
 
-def main(words: Sequence[str] | None = None) -> int:
+@dataclass(frozen=True)
+class Bench:
+    """What is trained on, and how heads are compared: all that photos and speech differ in.
+
+    Attributes:
+        name: stem of the results.
+        common: overrides of ``train.py`` for every head.
+        protocol: how each tokenizer is measured.
+        scores: the metrics that are kept; heads are sorted by the first.
+        up: whether a larger first score is better.
+        label: of the plot's axis.
+        data: makes the held-out data set of its folder.
+        columns: titles of the table and the text of a row there, after the first two columns.
+        note: one sentence about data and steps, formatted with the numbers of both folders.
+    """
+
+    name: str
+    common: Sequence[str]
+    protocol: dict[str, Any]
+    scores: tuple[str, ...]
+    up: bool
+    label: str
+    data: Callable[[Path], Any]
+    columns: dict[str, Callable[[Row], str]]
+    note: str
+
+
+PHOTOS = Bench(
+    name="which_quantizer",
+    common=[
+        "backbone=tiny_cnn2d", "objective=image_l1", "data=folder", "data.train.split=all",
+        "data.train.size=64", "+data.train.cache=true", "data.batch_size=32", "data.num_workers=0",
+        "data.repeat=8", "data.val.split=all", "optim.lr=1e-3", "optim.warmup_steps=50",
+        "trainer.val_check_interval=1000000", "~callbacks.recon", "logger=none",
+    ],
+    protocol={
+        "name": "which_quantizer",
+        "size": 256,
+        "metrics": [{"name": "similarity", "names": ["psnr", "ssim"]}, {"name": "codebook"}],
+        "resamples": 200,
+        "batch_size": 4,
+        "limit": None,
+        "seed": 0,
+    },
+    scores=("psnr", "ssim", "usage", "perplexity", "entropy_bits", "n_bytes", "nominal_bits"),
+    up=True,
+    label="PSNR on photos never trained on, dB",
+    data=ImageFolder,
+    columns={
+        "PSNR dB": lambda row: f"{row['psnr'][0]:.2f} {width(row['psnr'])}",
+        "to the best, dB": lambda row: f"{row['versus'][0]:+.2f} {width(row['versus'])}",
+        "bits": lambda row: f"{row['nominal_bits'][0] / 1024:.2f}",
+        "entropy bits": lambda row: f"{row['entropy_bits'][0]:.2f}",
+        "usage": lambda row: f"{100 * row['usage'][0]:.0f} %",
+        "perplexity": lambda row: f"{row['perplexity'][0]:,.0f}",
+        "bytes": lambda row: f"{row['n_bytes'][0]:,.0f}",
+        "CPU s": lambda row: f"{row['train_cpu_seconds'][0]:,.0f}",
+    },
+    note="{steps:,} steps of 32 crops of 64 x 64, tiny_cnn2d (f8), trained on {train} photos, "
+    "measured on {heldout} others at 256 x 256",
+)  # fmt: skip
+
+
+def main(words: Sequence[str] | None = None, bench: Bench = PHOTOS) -> int:
     """Run the bench from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--train", required=True, type=Path, help="folder of photos to train on")
-    parser.add_argument("--heldout", required=True, type=Path, help="folder of other photos")
+    parser.add_argument("--train", required=True, type=Path, help="folder to train on")
+    parser.add_argument("--heldout", required=True, type=Path, help="folder of other data")
     parser.add_argument("--heads", nargs="*", default=list(HEADS), choices=list(HEADS))
     parser.add_argument(
         "--once",
@@ -89,20 +138,20 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=3, choices=sorted(STUDENT))
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("-o", "--out", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--work", type=Path, default=Path("outputs/which_quantizer"))
+    parser.add_argument("--work", type=Path, default=Path("outputs") / bench.name)
     options = parser.parse_args(words)
     try:
-        write(options, run(options))
+        write(options, run(options, bench), bench)
     except KeyboardInterrupt:
         print("stopped; the same command goes on where it was", file=sys.stderr)
         return 130
     return 0
 
 
-def run(options: argparse.Namespace) -> list[dict[str, Any]]:
+def run(options: argparse.Namespace, bench: Bench) -> list[Row]:
     """Train and measure every head with every seed; return one row per cell."""
-    protocol = load_protocol(PROTOCOL)
-    heldout = ImageFolder(options.heldout)
+    protocol = load_protocol(bench.protocol)
+    heldout = bench.data(options.heldout)
     cells = [
         (head, seed)
         for seed in range(options.seeds)  # seeds outside: a stopped bench has all heads
@@ -112,37 +161,38 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for head, seed in cells:
         words = [
-                *HEADS[head], *COMMON, f"data.root={options.train}", f"seed={seed}",
+                *HEADS[head], *bench.common, f"data.root={options.train}", f"seed={seed}",
                 f"data.val.root={options.heldout}", f"trainer.max_steps={options.steps}",
             ]  # fmt: skip
-        cell = Cell(options.work / f"{head}_{seed}", words, protocol, SCORES)
+        cell = Cell(options.work / f"{head}_{seed}", words, protocol, bench.scores)
         print(f"[{len(rows) + 1}/{len(cells)}] {head}, seed {seed}", flush=True)
         rows.append({"head": head, "seed": seed, **cell.run(train_with_hydra, heldout)})
     return rows
 
 
-def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return one row per head: means over seeds, 95 % t intervals, best PSNR first.
+def summary(rows: Sequence[Row], bench: Bench = PHOTOS) -> list[Row]:
+    """Return one row per head: means over seeds, 95 % t intervals, the best head first.
 
-    ``versus`` is the mean difference in PSNR to the best head, seed by seed, with its interval:
-    what all heads of a seed have in common (order of pictures, first weights) cancels.
+    ``versus`` is the mean difference to the best head in the first score, seed by seed, with its
+    interval: what all heads of a seed have in common (order of data, first weights) cancels.
     """
     done = [row for row in rows if row["status"] == "ok"]
     heads = dict.fromkeys(row["head"] for row in done)
-    scores = {head: {r["seed"]: r for r in done if r["head"] == head} for head in heads}
+    cells = {head: {r["seed"]: r for r in done if r["head"] == head} for head in heads}
+    first = bench.scores[0]
     table = []
-    for head, cells in scores.items():
+    for head, seeds in cells.items():
         values = {
-            name: interval([cell[name] for cell in cells.values()])
-            for name in (*SCORES, "train_cpu_seconds")
+            name: interval([cell[name] for cell in seeds.values()])
+            for name in (*bench.scores, "train_cpu_seconds")
         }
-        table.append({"head": head, "seeds": len(cells), **values})
-    table.sort(key=lambda row: -row["psnr"][0])
-    best = scores[max(table, key=lambda row: row["seeds"])["head"]]  # of those with all seeds
+        table.append({"head": head, "seeds": len(seeds), **values})
+    table.sort(key=lambda row: row[first][0], reverse=bench.up)
+    best = cells[max(table, key=lambda row: row["seeds"])["head"]]  # of those with all seeds
     for row in table:
-        cells = scores[row["head"]]
-        shared = [seed for seed in cells if seed in best]
-        row["versus"] = interval([cells[seed]["psnr"] - best[seed]["psnr"] for seed in shared])
+        seeds = cells[row["head"]]
+        gaps = [seeds[seed][first] - best[seed][first] for seed in seeds if seed in best]
+        row["versus"] = interval(gaps)
     return table
 
 
@@ -154,52 +204,41 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return mean, STUDENT[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
 
 
-def write(options: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> None:
+def write(options: argparse.Namespace, rows: Sequence[Row], bench: Bench) -> None:
     """Write the numbers, the table and the plot."""
-    table = summary(rows)
-    pictures = len(ImageFolder(options.heldout))
+    table = summary(rows, bench)
+    counts = {part: len(bench.data(getattr(options, part))) for part in ("train", "heldout")}
     once = f" (one for {' and '.join(options.once)})" if options.once else ""
     note = (
-        f"{options.seeds} seeds{once}, {options.steps:,} steps of 32 crops of 64 x 64, tiny_cnn2d "
-        f"(f8), trained on {len(ImageFolder(options.train))} photos, measured on {pictures} others "
-        f"at 256 x 256; +- is the half width of the 95 % t interval over seeds; commit "
+        f"{options.seeds} seeds{once}, {bench.note.format(steps=options.steps, **counts)}; +- is "
+        f"the half width of the 95 % t interval over seeds; commit "
         f"{results.environment('cpu')['commit']}. CPU seconds are of a shared machine: compare "
         "them roughly."
     )
-    data = {"note": note, "overrides": COMMON, "heads": HEADS, "summary": table, "cells": rows}
-    results.write_json(options.out / "which_quantizer.json", data)
-    write_atomically(options.out / "which_quantizer.md", f"{markdown(table)}\n\n{note}\n")
-    plot(rows, table, options.out / "which_quantizer.png")
-    print(markdown(table))
+    data = {"note": note, "overrides": list(bench.common), "heads": HEADS}
+    data |= {"summary": table, "cells": rows}
+    path = options.out / bench.name
+    results.write_json(path.with_suffix(".json"), data)
+    write_atomically(path.with_suffix(".md"), f"{markdown(table, bench)}\n\n{note}\n")
+    plot(rows, table, path.with_suffix(".png"), bench)
+    print(markdown(table, bench))
 
 
-def markdown(table: Sequence[dict[str, Any]]) -> str:
+def markdown(table: Sequence[Row], bench: Bench = PHOTOS) -> str:
     """Return the summary as a table."""
-    lines = [
-        "| head | PSNR dB | to the best, dB | bits | entropy bits | usage | perplexity | bytes "
-        "| CPU s |",
-        "|---|" + "---:|" * 8,
-    ]
+    lines = [f"| head | {' | '.join(bench.columns)} |", "|---|" + "---:|" * len(bench.columns)]
     for row in table:
-        cells = [
-            f"{row['psnr'][0]:.2f} {_width(row['psnr'])}",
-            f"{row['versus'][0]:+.2f} {_width(row['versus'])}",
-            f"{row['nominal_bits'][0] / 1024:.2f}",
-            f"{row['entropy_bits'][0]:.2f}",
-            f"{100 * row['usage'][0]:.0f} %",
-            f"{row['perplexity'][0]:,.0f}",
-            f"{row['n_bytes'][0]:,.0f}",
-            f"{row['train_cpu_seconds'][0]:,.0f}",
-        ]
-        lines.append(f"| {row['head']} | " + " | ".join(cells) + " |")
+        cells = [text(row) for text in bench.columns.values()]
+        lines.append(f"| {row['head']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _width(value: tuple[float, float]) -> str:
-    return "(one seed)" if math.isnan(value[1]) else f"± {value[1]:.2f}"
+def width(value: tuple[float, float], digits: int = 2) -> str:
+    """Return the half width of an interval as text."""
+    return "(one seed)" if math.isnan(value[1]) else f"± {value[1]:.{digits}f}"
 
 
-def plot(rows: Sequence[dict[str, Any]], table: Sequence[dict[str, Any]], path: Path) -> None:
+def plot(rows: Sequence[Row], table: Sequence[Row], path: Path, bench: Bench = PHOTOS) -> None:
     """Draw every seed as a dot, every interval as a bar, beside the use of the codebook."""
     import matplotlib
 
@@ -210,17 +249,19 @@ def plot(rows: Sequence[dict[str, Any]], table: Sequence[dict[str, Any]], path: 
         1, 2, figsize=(9, 0.34 * len(table) + 1.3), sharey=True, width_ratios=(2, 1)
     )
     heads = [row["head"] for row in table][::-1]
+    first = bench.scores[0]
     for y, row in enumerate(reversed(table)):
-        mean, half = row["psnr"]
+        mean, half = row[first]
         left.plot([mean - half, mean + half], [y, y], color="#9db4c8", linewidth=6, zorder=1)
-        dots = [r["psnr"] for r in rows if r["head"] == row["head"] and r["status"] == "ok"]
+        dots = [r[first] for r in rows if r["head"] == row["head"] and r["status"] == "ok"]
         left.scatter(dots, [y] * len(dots), color="#1f4e79", s=18, zorder=2)
         right.barh(y, row["entropy_bits"][0], color="#9db4c8", height=0.6)
-    low = min(r["psnr"] for r in rows if r["status"] == "ok")
-    high = max(r["psnr"] for r in rows if r["status"] == "ok")
-    left.set_xlim(low - 0.5, high + 0.5)
+    low = min(r[first] for r in rows if r["status"] == "ok")
+    high = max(r[first] for r in rows if r["status"] == "ok")
+    margin = 0.1 * (high - low) + 0.01
+    left.set_xlim(low - margin, high + margin)
     left.set_yticks(range(len(heads)), heads)
-    left.set_xlabel("PSNR on photos never trained on, dB (dots: seeds, bars: 95 % interval)")
+    left.set_xlabel(f"{bench.label} (dots: seeds, bars: 95 % interval)")
     right.set_xlabel("entropy of the tokens, bits of 12")
     right.axvline(12, color="#666666", linewidth=0.8, linestyle=":")
     for axis in (left, right):

@@ -1,33 +1,39 @@
 """The statistics of the controlled bench; its trainings are the matrix's, which has tests."""
 
-import importlib.util
+import importlib
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
 
 from tokenizers_vq.configs import config_names
 
-PATH = Path(__file__).parents[1] / "benchmarks" / "which_quantizer.py"
+FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
 def bench():
-    spec = importlib.util.spec_from_file_location("which_quantizer", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(FOLDER), *sys.path])
+        yield importlib.import_module("which_quantizer")
 
 
-def cell(bench, head, seed, psnr):
-    scores = dict.fromkeys(bench.SCORES, 0.5) | {"psnr": psnr, "nominal_bits": 12 * 1024}
+@pytest.fixture(scope="module")
+def speech(bench):
+    return importlib.import_module("which_quantizer_speech").SPEECH
+
+
+def cell(kind, head, seed, score):
+    scores = dict.fromkeys(kind.scores, 0.5) | {kind.scores[0]: score}
+    scores |= {"nominal_bits": 12 * 1024, "nominal_kbps": 0.6}
     return {"head": head, "seed": seed, "status": "ok", "train_cpu_seconds": 1.0, **scores}
 
 
 def rows(bench):
     pairs = {"fsq": (20.0, 21.0, 22.0), "vq": (19.5, 20.4, 21.6)}
-    cells = [cell(bench, head, i, x) for head, xs in pairs.items() for i, x in enumerate(xs)]
+    cells = [cell(bench.PHOTOS, head, i, x) for head, xs in pairs.items() for i, x in enumerate(xs)]
     return [*cells, {"head": "vq", "seed": 3, "status": "failed", "error": "x"}]
 
 
@@ -55,10 +61,23 @@ def test_the_table_and_the_plot_are_written(bench, tmp_path):
 
 
 def test_a_head_with_one_seed_has_no_interval_and_is_not_the_measure(bench):
-    table = bench.summary([*rows(bench), cell(bench, "ibq", 0, 30.0)])
+    table = bench.summary([*rows(bench), cell(bench.PHOTOS, "ibq", 0, 30.0)])
     assert [row["head"] for row in table] == ["ibq", "fsq", "vq"]
     assert table[1]["versus"] == (0, 0)
     assert "| ibq | 30.00 (one seed) | +10.00 (one seed) |" in bench.markdown(table)
+
+
+def test_a_lower_mel_distance_is_better(bench, speech, tmp_path):
+    cells = [cell(speech, head, i, x) for head, xs in (("vq", (2.0, 2.2)), ("fsq", (1.0, 1.1)))
+             for i, x in enumerate(xs)]  # fmt: skip
+    table = bench.summary(cells, speech)
+    assert [row["head"] for row in table] == ["fsq", "vq"]
+    assert table[1]["versus"][0] == pytest.approx(1.05)
+    text = bench.markdown(table, speech)
+    assert "| head | mel distance | to the best |" in text
+    assert "| fsq | 1.050 ± 0.635 | +0.000 ± 0.000 | 0.5 | 12.0 |" in text
+    bench.plot(cells, table, tmp_path / "plot.png", speech)
+    assert (tmp_path / "plot.png").stat().st_size > 5000
 
 
 def test_every_head_of_the_bench_has_a_config(bench):

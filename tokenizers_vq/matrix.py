@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -210,12 +210,18 @@ class Cell:
         return {
             "status": "ok",
             **{name: scores[name]["value"] for name in self.scores},
-            "encode_per_second": speed["encode_images_per_second"],
-            "decode_per_second": speed["decode_images_per_second"],
+            "encode_per_second": _per_second(speed, "encode"),
+            "decode_per_second": _per_second(speed, "decode"),
             "train_seconds": seconds,
             "train_cpu_seconds": cpu,
             "commit": result["environment"]["commit"],
         }
+
+
+def _per_second(speed: Mapping[str, Any], verb: str) -> float:
+    """Return pictures per second, or seconds of sound per second."""
+    sound = f"{verb}_real_time_factor"
+    return 1 / speed[sound] if sound in speed else float(speed[f"{verb}_images_per_second"])
 
 
 def _chosen(kind: str, wanted: Sequence[str] | None, default: list[str]) -> list[str]:

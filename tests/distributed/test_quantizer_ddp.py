@@ -31,7 +31,13 @@ HEADS = {
         "stages": {"repeat": 3, "of": {**EMA, "kmeans_init": "random"}},
         "parts": 2,
     },
-    "qinco": {"name": "qinco", "codebook_size": 16, "depth": 2, "kmeans_init": "random"},
+    "qinco": {
+        "name": "qinco",
+        "codebook_size": 16,
+        "depth": 2,
+        "kmeans_init": "random",
+        "restart_threshold": 0.9,
+    },
     "shared_index": {**EMA, "name": "shared_index", "parts": [3, 1], "kmeans_init": "random"},
     "perturbed": {
         "name": "perturbed",
