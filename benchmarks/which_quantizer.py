@@ -11,6 +11,7 @@ done are not done again, so the bench can be stopped at any time. Writes ``which
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import statistics
 import sys
@@ -56,6 +57,7 @@ HEADS = {
     ],
 }  # fmt: skip
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # two-sided 95 % t for that many seeds
+BETTER = "Better by more than the 95 % interval of the paired difference, not corrected:\n"
 Row = dict[str, Any]
 
 
@@ -196,6 +198,24 @@ def summary(rows: Sequence[Row], bench: Bench = PHOTOS) -> list[Row]:
     return table
 
 
+def beaten(
+    rows: Sequence[Row], table: Sequence[Row], bench: Bench = PHOTOS
+) -> dict[str, list[str]]:
+    """Return the heads that each head is better than, seed by seed, beyond the 95 % interval."""
+    first, sign = bench.scores[0], 1 if bench.up else -1
+    values = {(row["head"], row["seed"]): row[first] for row in rows if row["status"] == "ok"}
+    seeds = sorted({seed for _, seed in values})
+    heads = [row["head"] for row in table]
+    found: dict[str, list[str]] = {head: [] for head in heads}
+    for head, other in itertools.permutations(heads, 2):
+        both = [seed for seed in seeds if (head, seed) in values and (other, seed) in values]
+        if both:
+            gaps = [sign * (values[head, seed] - values[other, seed]) for seed in both]
+            mean, half = interval(gaps)
+            found[head] += [other] * (mean > half)
+    return found
+
+
 def interval(values: Sequence[float]) -> tuple[float, float]:
     """Return the mean and the half width of its 95 % t interval (nan for fewer than 2 values)."""
     mean = statistics.fmean(values)
@@ -215,11 +235,15 @@ def write(options: argparse.Namespace, rows: Sequence[Row], bench: Bench) -> Non
         f"{results.environment('cpu')['commit']}. CPU seconds are of a shared machine: compare "
         "them roughly."
     )
+    better = beaten(rows, table, bench)
+    cells = [{k: v for k, v in row.items() if k not in ("key", "overrides")} for row in rows]
     data = {"note": note, "overrides": list(bench.common), "heads": HEADS}
-    data |= {"summary": table, "cells": rows}
+    data |= {"summary": table, "better_than": better, "cells": cells}
     path = options.out / bench.name
     results.write_json(path.with_suffix(".json"), data)
-    write_atomically(path.with_suffix(".md"), f"{markdown(table, bench)}\n\n{note}\n")
+    told = [f"* `{head}`: {', '.join(others)}" for head, others in better.items() if others]
+    text = [markdown(table, bench), f"\n{note}\n", BETTER, *told]
+    write_atomically(path.with_suffix(".md"), "\n".join(text) + "\n")
     plot(rows, table, path.with_suffix(".png"), bench)
     print(markdown(table, bench))
 

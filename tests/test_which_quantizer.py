@@ -51,6 +51,18 @@ def test_differences_are_taken_seed_by_seed(bench):
     assert other["versus"][1] < other["psnr"][1]
 
 
+def test_a_head_is_better_only_beyond_the_interval_of_the_difference(bench, speech):
+    cells = rows(bench)
+    assert bench.beaten(cells, bench.summary(cells)) == {"fsq": ["vq"], "vq": []}
+    cells[3]["psnr"] = 25.0
+    assert bench.beaten(cells, bench.summary(cells)) == {"fsq": [], "vq": []}
+    low = [cell(speech, "fsq", i, 1.0 + i) for i in range(2)]
+    high = [cell(speech, "vq", i, 2.0 + i) for i in range(2)]
+    once = [cell(speech, "ibq", 0, 0.0)]
+    found = bench.beaten(low + high + once, bench.summary(low + high + once, speech), speech)
+    assert found == {"ibq": [], "fsq": ["vq"], "vq": []}
+
+
 def test_the_table_and_the_plot_are_written(bench, tmp_path):
     table = bench.summary(rows(bench))
     text = bench.markdown(table)
