@@ -24,7 +24,7 @@ LEVELS = {
     "clips": 3,
     "hub": 4, "evaluation": 4, "codecs": 4, "protocol": 4, "results": 4, "viz": 4, "training": 4,
     "matrix": 4, "demo": 4, "report": 4, "baselines": 4, "evaluation_run": 4, "page": 4,
-    "doctor": 4, "tiling": 4, "chunking": 4, "posttraining": 4, "published": 4,
+    "doctor": 4, "tiling": 4, "video_codecs": 4, "chunking": 4, "posttraining": 4, "published": 4,
     "foreign": 3, "verify": 4, "leaderboard": 4, "leaderboard_page": 4,
     "rate_distortion": 3, "robustness": 4, "tokbench": 4,
     "sound_codecs": 4, "sound_evaluation": 4, "sound_protocol": 4, "sound_report": 4,

@@ -37,7 +37,8 @@ def root(tmp_path):
         image.save(tmp_path / f"{index:02d}.png")
         sound = generator.uniform(-0.5, 0.5, 2000)
         soundfile.write(tmp_path / f"{index:02d}.flac", sound, 8000)
-        write_video(tmp_path / f"{index:02d}.avi", index)
+        if index < 8:
+            write_video(tmp_path / f"{index:02d}.avi", index)
     held = WheelPhotos("heldout")
     for index, id_ in enumerate(held.ids):
         held.photo(index).resize((160, 120)).save(tmp_path / f"{id_}.jpg", quality=80)
