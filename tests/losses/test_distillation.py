@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tokenizers_vq.errors import ShapeError
-from tokenizers_vq.losses.distillation import LogMelTeacher, at_rate, d_axis, t_axis
+from tokenizers_vq.losses.distillation import LogMelTeacher, at_rate, d_axis, guided, t_axis
 
 S, H = torch.randn(2, 5, 3), torch.randn(2, 6, 3)
 
@@ -30,6 +30,20 @@ def test_the_t_axis_takes_it_along_the_features():
     ]
     wanted = (S - H[:, :5]).abs().mean().item() - 0.5 * sum(terms) / 10
     assert t_axis(S, H, 0.5).item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_two_teachers_guide_by_their_weights():
+    words = torch.randn(2, 5, 3)
+    assert guided(S, words, H).item() == pytest.approx(
+        (d_axis(S, words).item() + d_axis(S, H).item()) / 2, rel=1e-6
+    )
+    assert guided(S, words, H, (1.0, 0.0)).item() == pytest.approx(d_axis(S, words).item())
+    student = S.clone().requires_grad_()
+    guided(student, words, H, (0.25, 0.75)).backward()
+    one, other = (
+        torch.autograd.grad(d_axis(student, teacher), student)[0] for teacher in (words, H)
+    )
+    torch.testing.assert_close(student.grad, 0.25 * one + 0.75 * other)
 
 
 def test_the_log_mel_teacher_hears_frames():

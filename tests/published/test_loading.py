@@ -159,12 +159,8 @@ def test_what_cannot_be_had_is_one_sentence(monkeypatch):
 
 def test_the_table_names_known_families_and_plain_data():
     listed = {name.partition(".")[0] for name in CHECKPOINTS}
-    # the codecs of audio import from a file; where theirs are published is not listed yet
-    audio = {
-        "bigcodec", "dac", "dm_codec", "encodec", "languagecodec", "mimi", "simvq_audio", "snac",
-        "speechtokenizer", "stable_codec", "vocos", "wavtokenizer",
-    }  # fmt: skip
-    assert listed >= set(families()) - {"vit_vq"} - audio
+    # vit_vq was not released; stable-codec's config lies beside its weights, and we know no copy
+    assert listed >= set(families()) - {"vit_vq", "stable_codec"}
     for name, entry in CHECKPOINTS.items():
         assert name.partition(".")[0] in families(), name
         assert json.loads(json.dumps(entry.config)) == entry.config, name

@@ -2,6 +2,9 @@
 
 Zhang et al., SpeechTokenizer, 2023, https://arxiv.org/abs/2308.16692, section 3.2. The teacher is
 anything that turns sound into features over time; the log-mel teacher needs no weights.
+
+Ahmed et al., DM-Codec, 2024, https://arxiv.org/abs/2410.15017, section 3.2, has two teachers, a
+language model (LM) that reads the transcript and a speech model (SM): see ``guided``.
 """
 
 from dataclasses import dataclass
@@ -70,6 +73,27 @@ def t_axis(student: Tensor, teacher: Tensor, weight: float = 1.0) -> Tensor:
     """
     a, b = _cut(student, teacher)
     return (a - b).abs().mean() - weight * logsigmoid(cosine_similarity(a, b, dim=2)).mean()
+
+
+def guided(
+    student: Tensor, lm: Tensor, sm: Tensor, weights: tuple[float, float] = (0.5, 0.5)
+) -> Tensor:
+    """Return ``a d_axis(student, lm) + b d_axis(student, sm)``, DM-Codec's combined distillation.
+
+    The words of the transcript are not aligned to the frames: their features are taken one after
+    the other, padded to the number of frames by the language model's own padding.
+
+    Args:
+        student: ``(B, T, D)``, the codes of one level, or the sum of some, in the teachers' width.
+        lm: ``(B, T', D)`` of the language model, the mean of its layers.
+        sm: ``(B, T'', D)`` of the speech model, the mean of its layers.
+        weights: a and b; (1, 0) is guidance by the language model alone.
+
+    Raises:
+        ShapeError: different batches or widths.
+    """
+    a, b = weights
+    return a * d_axis(student, lm) + b * d_axis(student, sm)
 
 
 def at_rate(features: Tensor, frames: int) -> Tensor:

@@ -163,6 +163,36 @@ def _s3(model: str, file: str, sha256: str | None = None, **config: Any) -> Chec
     return Checkpoint(None, (file,), page, config, licence="Apache-2.0", sha256=sha256)
 
 
+def _at(page: str, file: str, **more: Any) -> Checkpoint:
+    return Checkpoint(None, (file,), page, **more)
+
+
+def _encodec(file: str, **more: Any) -> Checkpoint:
+    return _at(f"https://dl.fbaipublicfiles.com/encodec/v0/{file}", file, **more)
+
+
+def _dac(version: str, file: str) -> Checkpoint:
+    page = f"https://github.com/descriptinc/descript-audio-codec/releases/download/{version}/{file}"
+    return _at(page, file, licence="MIT")
+
+
+def _snac(kilohertz: int, strides: list[int], **config: Any) -> Checkpoint:
+    values = {"sampling_rate": 1000 * kilohertz, "vq_strides": strides, **config}
+    if kilohertz == 44:
+        values["sampling_rate"] = 44100
+    repo = f"hubertsiuzdak/snac_{kilohertz}khz"
+    return _hub(repo, "pytorch_model.bin", licence="MIT", config=values)
+
+
+def _wavtokenizer(repo: str, file: str) -> Checkpoint:
+    return _hub(f"novateur/{repo}", file, licence="MIT")
+
+
+def _simvq_audio(size: str) -> Checkpoint:
+    file = f"vq_audio_log/simvq_{size}/1second/epoch=49-step=138600.ckpt"
+    return _hub("zyx123/SimVQ", file, licence="MIT")
+
+
 CHECKPOINTS: dict[str, Checkpoint] = {
     "taming.in1k_f16_1024": _taming(HEIBOX + "8088892a516d4e3baf92/"),
     "taming.in1k_f16_16384": _hub(
@@ -259,6 +289,50 @@ CHECKPOINTS: dict[str, Checkpoint] = {
     "flextok.d18_d18_in1k": _flextok("d18_d18_in1k"),
     "flextok.d18_d28_in1k": _flextok("d18_d28_in1k"),
     "flextok.d18_d28_dfn": _flextok("d18_d28_dfn"),
+    "encodec.24khz": _encodec("encodec_24khz-d7cc33bc.th", sha256="d7cc33bc"),
+    "encodec.48khz": _encodec("encodec_48khz-7e698e3e.th", sha256="7e698e3e"),
+    "dac.44khz_8kbps": _dac("0.0.1", "weights.pth"),
+    "dac.24khz": _dac("0.0.4", "weights_24khz.pth"),
+    "dac.16khz": _dac("0.0.5", "weights_16khz.pth"),
+    "dac.44khz_16kbps": _dac("1.0.0", "weights_44khz_16kbps.pth"),
+    "snac.24khz": _snac(24, [4, 2, 1]),
+    "snac.32khz": _snac(32, [8, 4, 2, 1], attn_window_size=32),
+    "snac.44khz": _snac(44, [8, 4, 2, 1], attn_window_size=32),
+    "bigcodec.16khz": _hub("Alethia/BigCodec", "bigcodec.pt", licence="MIT"),
+    "mimi.24khz": _hub("kyutai/mimi", "model.safetensors", licence="CC-BY-4.0"),
+    "mimi.24khz_native": _hub(
+        "kyutai/moshiko-pytorch-bf16", "tokenizer-e351c8d8-checkpoint125.safetensors",
+        licence="CC-BY-4.0", sha256="e351c8d8",
+    ),
+    "vocos.encodec_24khz": _hub("charactr/vocos-encodec-24khz", "pytorch_model.bin", licence="MIT"),
+    "wavtokenizer.small_75": _wavtokenizer(
+        "WavTokenizer", "WavTokenizer_small_320_24k_4096.ckpt"
+    ),
+    "wavtokenizer.small_40": _wavtokenizer(
+        "WavTokenizer", "WavTokenizer_small_600_24k_4096.ckpt"
+    ),
+    "wavtokenizer.medium_speech_75": _wavtokenizer(
+        "WavTokenizer-medium-speech-75token", "wavtokenizer_medium_speech_320_24k_v2.ckpt"
+    ),
+    "wavtokenizer.large_speech_75": _wavtokenizer(
+        "WavTokenizer-large-speech-75token", "wavtokenizer_large_speech_320_v2.ckpt"
+    ),
+    "wavtokenizer.large_unify_40": _wavtokenizer(
+        "WavTokenizer-large-unify-40token", "wavtokenizer_large_unify_600_24k.ckpt"
+    ),
+    "simvq_audio.4k": _simvq_audio("4k"),
+    "simvq_audio.8k": _simvq_audio("8k"),
+    "simvq_audio.65k": _simvq_audio("65k"),
+    "simvq_audio.262k": _simvq_audio("262k"),
+    "speechtokenizer.hubert_avg": _hub(
+        "fnlp/SpeechTokenizer", "speechtokenizer_hubert_avg/SpeechTokenizer.pt",
+        licence="Apache-2.0",
+    ),
+    "speechtokenizer.anygpt": _hub("fnlp/AnyGPT-speech-modules", "speechtokenizer/ckpt.dev"),
+    "languagecodec.24khz": _at(
+        "https://github.com/jishengpeng/Languagecodec", "languagecodec.ckpt"
+    ),
+    "dm_codec.lm_sm": _at("https://github.com/mubtasimahasan/DM-Codec", "dm_codec_lm_sm.pt"),
     "s3_tokenizer.v1_50hz": _s3("iic/CosyVoice-300M", "speech_tokenizer_v1.onnx", "23b5a723"),
     "s3_tokenizer.v1_25hz": _s3(
         "iic/CosyVoice-300M-25Hz", "speech_tokenizer_v1.onnx", "56285ddd",
