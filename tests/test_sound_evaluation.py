@@ -2,6 +2,7 @@ import argparse
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import soundfile
 import torch
 from reference.sounds import hide, voice
 
-from tokenizers_vq import evaluation, results, sound_codecs, sound_report
+from tokenizers_vq import evaluation, results, sound_codecs, sound_report, sound_run
 from tokenizers_vq.configs import tokenizer_config
 from tokenizers_vq.errors import ConfigError, MissingExtraError
 from tokenizers_vq.evaluation import evaluate
@@ -317,3 +318,14 @@ def test_the_leaderboard_has_a_row_per_coder_and_each_codec_once(result, tmp_pat
 
 def test_a_result_on_pictures_is_one_coder():
     assert results.coders({"metrics": {}}) == [{"metrics": {}}]
+
+
+def test_a_head_without_prefixes_is_measured_whole():
+    for complete, on_grid, wanted in (
+        (lambda indices: indices, False, [3]),
+        (lambda indices: indices.expand(-1, 3), True, [3]),
+        (lambda indices: indices.expand(-1, 3), False, [1, 2, 3]),
+    ):
+        quantizer = SimpleNamespace(codebook_sizes=(4,) * 3, complete=complete, on_grid=on_grid)
+        tokenizer = SimpleNamespace(signal=SimpleNamespace(kind="audio"), quantizer=quantizer)
+        assert sound_run._depths(tokenizer, load_protocol(PLAIN)) == wanted

@@ -316,7 +316,9 @@ def _depths(tokenizer: Any, protocol: SoundProtocol) -> list[int]:
     quantizer = getattr(tokenizer, "quantizer", None)
     total = len(getattr(quantizer, "codebook_sizes", ())) or 1
     probe = torch.zeros(1, 1, dtype=torch.int64)
-    complete = getattr(quantizer, "complete", None)
+    complete = (
+        None if getattr(quantizer, "on_grid", False) else getattr(quantizer, "complete", None)
+    )
     prefixes = complete is not None and complete(probe).shape[-1] == total
     return [depth for depth in sorted(set(protocol.depths)) if prefixes and depth < total] + [total]
 
