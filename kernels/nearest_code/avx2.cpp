@@ -12,7 +12,17 @@ struct Float32;
 
 struct Isa {
   typedef __m256 Vector;
+  typedef __m256i Notes;
   static constexpr int kLanes = 8, kVectors = 2, kRows = 6;
+
+  typedef __m256d Doubles;
+  static constexpr int kDoubles = 4;
+  static Doubles widen(const float* p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
+  static double sum(const Doubles* lanes) {
+    const __m256d four = lanes[0] + lanes[1];
+    const __m128d two = _mm256_castpd256_pd128(four) + _mm256_extractf128_pd(four, 1);
+    return two[0] + two[1];
+  }
 
   static Vector load(const float* p) { return _mm256_loadu_ps(p); }
   static Vector load_words(const uint32_t* p) {
@@ -29,6 +39,15 @@ struct Isa {
   static unsigned not_greater(Vector a, float limit) {
     const Vector mask = _mm256_cmp_ps(a, _mm256_set1_ps(limit), _CMP_NGT_UQ);
     return static_cast<unsigned>(_mm256_movemask_ps(mask));
+  }
+  static Notes note(Notes notes, Vector a, float limit, int what) {
+    const Vector hits = _mm256_cmp_ps(a, _mm256_set1_ps(limit), _CMP_NGT_UQ);
+    return _mm256_add_epi32(
+        notes, _mm256_and_si256(_mm256_castps_si256(hits), _mm256_set1_epi32(what)));
+  }
+  static unsigned at_least(Notes notes, int what) {
+    const Notes hits = _mm256_cmpgt_epi32(notes, _mm256_set1_epi32(what - 1));
+    return static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(hits)));
   }
   static float reduce_min(Vector a) {
     __m128 m = _mm_min_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

@@ -11,7 +11,18 @@ struct Bfloat16;
 
 struct Isa {
   typedef __m512 Vector;
+  typedef __m512i Notes;
   static constexpr int kLanes = 16, kVectors = 4, kRows = 6;
+
+  typedef __m512d Doubles;
+  static constexpr int kDoubles = 8;
+  static Doubles widen(const float* p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
+  static double sum(const Doubles* lanes) {
+    const __m256d four =
+        _mm512_castpd512_pd256(lanes[0]) + _mm512_extractf64x4_pd(lanes[0], 1);
+    const __m128d two = _mm256_castpd256_pd128(four) + _mm256_extractf128_pd(four, 1);
+    return two[0] + two[1];
+  }
 
   static Vector load(const float* p) { return _mm512_loadu_ps(p); }
   static Vector load_words(const uint32_t* p) {
@@ -30,8 +41,21 @@ struct Isa {
   }
 #endif
   static Vector min(Vector a, Vector b) { return _mm512_min_ps(a, b); }
+  // In a general register at once: GCC 12 at -O1 stores 16 bits of a mask and reads 32 of them.
+  static unsigned bits(__mmask16 mask) {
+    unsigned all = mask;
+    __asm__("" : "+r"(all));
+    return all;
+  }
   static unsigned not_greater(Vector a, float limit) {
-    return _mm512_cmp_ps_mask(a, _mm512_set1_ps(limit), _CMP_NGT_UQ);
+    return bits(_mm512_cmp_ps_mask(a, _mm512_set1_ps(limit), _CMP_NGT_UQ));
+  }
+  static Notes note(Notes notes, Vector a, float limit, int what) {
+    const __mmask16 hits = _mm512_cmp_ps_mask(a, _mm512_set1_ps(limit), _CMP_NGT_UQ);
+    return _mm512_mask_add_epi32(notes, hits, notes, _mm512_set1_epi32(what));
+  }
+  static unsigned at_least(Notes notes, int what) {
+    return bits(_mm512_cmp_epi32_mask(notes, _mm512_set1_epi32(what), _MM_CMPINT_NLT));
   }
   static float reduce_min(Vector a) { return _mm512_reduce_min_ps(a); }
 

@@ -18,10 +18,11 @@ Buffer::Buffer(size_t bytes) : start_(aligned_alloc(64, (bytes + 64) / 64 * 64))
   if (!start_) throw std::bad_alloc();
 }
 Buffer::~Buffer() { free(start_); }
-Packed::Packed(int64_t codes, int64_t words_per_code)
+Packed::Packed(int64_t codes, int64_t words_per_code, int64_t width)
     : words(static_cast<size_t>(codes * words_per_code * 4)),
       halves(static_cast<size_t>(codes * 4)),
-      bytes(codes * (words_per_code + 1) * 4) {}
+      around(static_cast<size_t>(width * 4)),
+      bytes((codes * (words_per_code + 1) + width) * 4) {}
 
 namespace {
 

@@ -9,7 +9,16 @@ struct Float32;
 
 struct Isa {
   typedef float Vector __attribute__((vector_size(16)));
+  typedef int32_t Notes __attribute__((vector_size(16)));
   static constexpr int kLanes = 4, kVectors = 2, kRows = 4;
+
+  typedef double Doubles __attribute__((vector_size(16)));
+  static constexpr int kDoubles = 2;
+  static Doubles widen(const float* p) { return Doubles{p[0], p[1]}; }
+  static double sum(const Doubles* lanes) {
+    const Doubles two = (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
+    return two[0] + two[1];
+  }
 
   static Vector load(const float* p) {
     Vector v;
@@ -34,6 +43,14 @@ struct Isa {
   static unsigned not_greater(Vector a, float limit) {
     unsigned mask = 0;
     for (int i = 0; i < kLanes; ++i) mask |= static_cast<unsigned>(!(a[i] > limit)) << i;
+    return mask;
+  }
+  static Notes note(const Notes& notes, const Vector& a, float limit, int what) {
+    return notes + (~(a > limit) & what);
+  }
+  static unsigned at_least(const Notes& notes, int what) {
+    unsigned mask = 0;
+    for (int i = 0; i < kLanes; ++i) mask |= static_cast<unsigned>(notes[i] >= what) << i;
     return mask;
   }
   static float reduce_min(Vector a) {

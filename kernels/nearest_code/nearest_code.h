@@ -46,9 +46,10 @@ class Buffer {
 
 // A codebook as one filter reads it, and what bounds the filter's errors.
 struct Packed {
-  Packed(int64_t codes, int64_t words);
-  Buffer words, halves;
-  int64_t bytes;  // of both
+  Packed(int64_t codes, int64_t words, int64_t width);
+  Buffer words, halves, around;
+  const float* centre = nullptr;  // what was subtracted from every code, kept in around; or nothing
+  int64_t bytes;                  // of the three
   double squared = 0;  // largest |c|^2 of the finite codes
   double lost = 0;     // largest |c - rounded c|^2
 };

@@ -10,9 +10,6 @@
 namespace tokenizers_vq {
 namespace {
 
-typedef float Float8 __attribute__((vector_size(32)));
-typedef double Double8 __attribute__((vector_size(64)));
-
 // Largest values over the finite codes; they bound the error of every score.
 struct Extent {
   double squared = 0;  // |c|^2
@@ -30,110 +27,64 @@ T larger(T a, T b) { return a < b ? b : a; }
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
-inline Double8 load_double8(const float* from) {
-  Float8 v;
-  memcpy(&v, from, sizeof v);
-  return __builtin_convertvector(v, Double8);
-}
-
-// Adds halves, in registers: ((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7)).
-inline double sum_lanes(const Double8& v) {
-#if defined(__has_builtin)
-#if __has_builtin(__builtin_shufflevector)
-#define TOKENIZERS_VQ_SHUFFLE
-#endif
-#endif
-#ifdef TOKENIZERS_VQ_SHUFFLE
-  const auto four = __builtin_shufflevector(v, v, 0, 1, 2, 3) +
-                    __builtin_shufflevector(v, v, 4, 5, 6, 7);
-  const auto two = __builtin_shufflevector(four, four, 0, 1) +
-                   __builtin_shufflevector(four, four, 2, 3);
-  return two[0] + two[1];
-#else
-  return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
-#endif
-}
-
-// The one measure that decides. Multiply and add round separately (the build forbids contraction),
-// and lane d mod 8 takes element d, so that the torch reference can add in the same order.
-inline double measure(const float* a, const float* b, int64_t width) {
-  Double8 sum = {};
+// Adds term(a_d, b_d) in float64. Multiply and add round separately (the build forbids contraction),
+// lane d mod 8 takes element d, and Isa::sum adds the lanes as ((0 + 4) + (2 + 6)) + ((1 + 5) +
+// (3 + 7)), so that every instruction set and the torch reference add in the same order.
+template <class Term>
+inline double sum_terms(const float* a, const float* b, int64_t width, const Term& term) {
+  typename Isa::Doubles lanes[8 / Isa::kDoubles] = {};
+  auto add = [&](const float* p, const float* q) {
+    for (int i = 0; i < 8; i += Isa::kDoubles) {
+      lanes[i / Isa::kDoubles] += term(Isa::widen(p + i), Isa::widen(q + i));
+    }
+  };
   int64_t d = 0;
-  for (; d + 8 <= width; d += 8) {
-    const Double8 e = load_double8(a + d) - load_double8(b + d);
-    sum += e * e;
+  for (; d + 8 <= width; d += 8) add(a + d, b + d);
+  if (d < width) {
+    float p[8] = {}, q[8] = {};
+    for (int i = 0; i < width - d; ++i) p[i] = a[d + i], q[i] = b[d + i];
+    add(p, q);
   }
-  for (int64_t tail = d; tail < width; ++tail) {
-    const double e = static_cast<double>(a[tail]) - static_cast<double>(b[tail]);
-    sum[tail - d] += e * e;
-  }
-  return sum_lanes(sum);
+  return Isa::sum(lanes);
+}
+
+// The one measure that decides.
+inline double measure(const float* a, const float* b, int64_t width) {
+  typedef typename Isa::Doubles Doubles;
+  return sum_terms(a, b, width, [](Doubles x, Doubles c) { return (x - c) * (x - c); });
 }
 
 // The same for inner products, negated so that the smallest wins here, too.
 inline double measure_product(const float* a, const float* b, int64_t width) {
-  Double8 sum = {};
-  int64_t d = 0;
-  for (; d + 8 <= width; d += 8) sum += load_double8(a + d) * load_double8(b + d);
-  for (int64_t tail = d; tail < width; ++tail) {
-    sum[tail - d] += static_cast<double>(a[tail]) * static_cast<double>(b[tail]);
-  }
-  return -sum_lanes(sum);
+  typedef typename Isa::Doubles Doubles;
+  return -sum_terms(a, b, width, [](Doubles x, Doubles c) { return x * c; });
 }
 
 inline double squared_length(const float* a, int64_t width) {
-  Double8 sum = {};
-  int64_t d = 0;
-  for (; d + 8 <= width; d += 8) {
-    const Double8 v = load_double8(a + d);
-    sum += v * v;
-  }
-  double rest = 0;
-  for (; d < width; ++d) rest += static_cast<double>(a[d]) * a[d];
-  return sum_lanes(sum) + rest;
+  return -measure_product(a, a, width);
 }
 
-// What one filter multiplies: how numbers become 32-bit words, and what that loses.
+inline bool finite(const float* a, int64_t width) {
+  uint32_t bad = 0;
+  for (int64_t d = 0; d < width; ++d) {
+    uint32_t bits;
+    memcpy(&bits, a + d, 4);
+    bad |= (bits & 0x7f800000u) == 0x7f800000u;
+  }
+  return !bad;
+}
+
+// What a filter multiplies: how the numbers of a row, less those of a centre if there is one, become
+// 32-bit words, negated where that is asked for. Adds the squared length of the numbers to squared
+// and returns that of what rounding removes. Bfloat16 has its own file.
 struct Float32 {
   static constexpr int kPerWord = 1;
-  static double stage(const float* from, int64_t width, bool, uint32_t* words) {
+  static constexpr bool kCentred = false;
+  static double stage(const float* from, const float*, int64_t width, bool, uint32_t* words,
+                      double& squared) {
     memcpy(words, from, static_cast<size_t>(width) * 4);
+    squared += squared_length(from, width);
     return 0;
-  }
-};
-
-struct Bfloat16 {
-  static constexpr int kPerWord = 2;
-
-  // Round to nearest, ties to even. Subnormal numbers become zero as in VDPBF16PS itself.
-  static uint32_t round(float v) {
-    uint32_t bits;
-    memcpy(&bits, &v, 4);
-    if ((bits & 0x7f800000u) == 0) return 0;
-    return (bits + 0x7fffu + ((bits >> 16) & 1)) >> 16;
-  }
-  static double lost(float v, uint32_t rounded) {
-    const uint32_t bits = rounded << 16;
-    float kept;
-    memcpy(&kept, &bits, 4);
-    const double e = static_cast<double>(v) - static_cast<double>(kept);
-    return e * e;
-  }
-  // Returns the squared length of what rounding removes.
-  static double stage(const float* from, int64_t width, bool negate, uint32_t* words) {
-    const uint32_t sign = negate ? 0x80008000u : 0;
-    double loss = 0;
-    for (int64_t w = 0; w < width / 2; ++w) {
-      const uint32_t low = round(from[2 * w]), high = round(from[2 * w + 1]);
-      words[w] = (low | (high << 16)) ^ sign;
-      loss += lost(from[2 * w], low) + lost(from[2 * w + 1], high);
-    }
-    if (width % 2) {
-      const uint32_t low = round(from[width - 1]);
-      words[width / 2] = low ^ (sign & 0xffffu);
-      loss += lost(from[width - 1], low);
-    }
-    return loss;
   }
 };
 
@@ -142,12 +93,29 @@ constexpr int kVectors = Isa::kVectors;
 constexpr int kRows = Isa::kRows;
 constexpr int kPanel = kLanes * kVectors;  // codes
 
+// Writes a point amid the codes, the mean of about 256, and returns it, or null where none is used.
+// Distances are the same seen from there, and coarse numbers lose a part of their size: from far
+// away all codes would look alike.
+template <class Filter>
+const float* find_centre(const Codes& codes, float* to) {
+  if (!Filter::kCentred || codes.product) return nullptr;
+  for (int64_t d = 0; d < codes.width; ++d) to[d] = 0;
+  const int64_t step = larger<int64_t>(codes.count / 256, 1);
+  const float share = static_cast<float>(step) / static_cast<float>(codes.count);
+  for (int64_t k = 0; k < codes.count; k += step) {
+    const float* const code = codes.start + k * codes.stride;
+    for (int64_t d = 0; d < codes.width; ++d) to[d] += share * code[d];
+  }
+  for (int64_t d = 0; d < codes.width; ++d) to[d] = to[d] - to[d] == 0 ? to[d] : 0;
+  return to;
+}
+
 // Codes become [panel][word][code], so that the filter reads them as whole vectors.
 template <class Filter>
 class Packer {
  public:
-  explicit Packer(const Codes& codes)
-      : codes_(codes), words_(ceil_div(codes.width, Filter::kPerWord)) {}
+  Packer(const Codes& codes, const float* centre)
+      : codes_(codes), centre_(centre), words_(ceil_div(codes.width, Filter::kPerWord)) {}
 
   // Writes panels from `first` on; the largest lengths go to extent.
   void pack(int64_t first, int64_t panels, uint32_t* words, float* halves, Extent& extent) const {
@@ -157,16 +125,19 @@ class Packer {
     }
   }
 
-  Packed* pack_all() const {
-    const int64_t panels = ceil_div(codes_.count, kPanel);
+  static Packed* pack_all(const Codes& codes) {
+    const int64_t panels = ceil_div(codes.count, kPanel);
+    const int64_t words = ceil_div(codes.width, Filter::kPerWord);
     struct Context {
       const Packer* packer;
       Packed* packed;
       Extent* extents;
     };
     const Buffer extents(static_cast<size_t>(panels) * sizeof(Extent));
-    Packed* packed = new Packed(panels * kPanel, words_);
-    Context context{this, packed, extents.as<Extent>()};
+    Packed* packed = new Packed(panels * kPanel, words, codes.width);
+    packed->centre = find_centre<Filter>(codes, packed->around.template as<float>());
+    const Packer packer(codes, packed->centre);
+    Context context{&packer, packed, extents.as<Extent>()};
     parallel(panels, [](int64_t begin, int64_t end, void* raw) {
       const Context& c = *static_cast<Context*>(raw);
       const int64_t words = c.packer->words_;
@@ -196,14 +167,11 @@ class Packer {
   void pack_panel(int64_t panel, uint32_t* stage, uint32_t* to, float* halves,
                   Extent& extent) const {
     bool usable[kPanel];
-    double lost[kPanel] = {};
+    double squared[kPanel] = {}, lost[kPanel] = {};
     for (int j = 0; j < kPanel; ++j) {
       const int64_t k = panel * kPanel + j;
-      const double squared = k < codes_.count ? squared_length(code(k), codes_.width) : INFINITY;
-      // Neither NaN nor infinite, nor past the end, nor known to lose every tie.
-      usable[j] = squared - squared == 0 && !repeats(k);
-      if (usable[j]) extent.squared = larger(extent.squared, squared);
-      halves[j] = usable[j] ? static_cast<float>(codes_.product ? 0 : 0.5 * squared) : INFINITY;
+      // Neither past the end, nor NaN or infinite, nor known to lose every tie.
+      usable[j] = k < codes_.count && finite(code(k), codes_.width) && !repeats(k);
     }
     for (int64_t start = 0; start < words_; start += kSlice) {
       const int64_t size = smaller<int64_t>(kSlice, words_ - start);
@@ -212,7 +180,9 @@ class Packer {
       for (int j = 0; j < kPanel; ++j) {
         uint32_t* words = stage + j * kSlice;
         if (usable[j]) {
-          lost[j] += Filter::stage(code(panel * kPanel + j) + first, width, false, words);
+          const float* const from = code(panel * kPanel + j) + first;
+          const float* const centre = centre_ ? centre_ + first : nullptr;
+          lost[j] += Filter::stage(from, centre, width, false, words, squared[j]);
         } else {  // its score is infinite then, and never the smallest
           memset(words, 0, static_cast<size_t>(size) * 4);
         }
@@ -220,11 +190,14 @@ class Packer {
       Isa::transpose(stage, kSlice, size, to + start * kPanel);
     }
     for (int j = 0; j < kPanel; ++j) {
+      halves[j] = usable[j] ? static_cast<float>(codes_.product ? 0 : 0.5 * squared[j]) : INFINITY;
+      if (!(squared[j] <= extent.squared)) extent.squared = squared[j];
       if (!(lost[j] <= extent.lost)) extent.lost = lost[j];
     }
   }
 
   const Codes& codes_;
+  const float* const centre_;  // or null
   const int64_t words_;
 };
 

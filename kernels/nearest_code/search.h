@@ -11,7 +11,7 @@
 
 #pragma once
 
-#include "pack.h"
+#include "filter.h"
 
 namespace tokenizers_vq {
 namespace {
@@ -21,6 +21,7 @@ constexpr int64_t kChunkBytes = 64 * 1024;    // packed codes that stay near whi
 constexpr int64_t kBlockBytes = 256 * 1024;   // packed rows that stay near while codes pass
 constexpr int kMaxTiles = 64;                 // row tiles in a block
 constexpr int kMaxPanels = 32;                // panels in a chunk
+constexpr int kNote = 64;                     // more than kMaxPanels
 constexpr double kFloatMax = 3.4028234663852886e38;
 
 struct Row {
@@ -41,6 +42,9 @@ class Searcher {
       : task_(task),
         codes_(task.codes),
         packed_(packed),
+        around_(static_cast<size_t>(packed ? 0 : codes_.width * 4)),
+        centre_(packed ? packed->centre : find_centre<Filter>(codes_, around_.as<float>())),
+        packer_(codes_, centre_),
         words_(ceil_div(codes_.width, Filter::kPerWord)),
         panels_(ceil_div(codes_.count, kPanel)) {
     chunk_ = smaller<int64_t>(larger<int64_t>(kChunkBytes / (kPanel * words_ * 4), 1), kMaxPanels);
@@ -49,7 +53,7 @@ class Searcher {
     tiles_ = smaller<int64_t>(larger<int64_t>(kBlockBytes / (kRows * words_ * 4), 2), kMaxTiles);
     // Without packed codes every block packs them all: as few blocks as there are threads.
     tiles_ = packed ? larger<int64_t>(smaller(tiles_, share), 1) : share;
-    const double n = static_cast<double>(Filter::kPerWord * codes_.width + 8) * kFloatEps;
+    const double n = static_cast<double>(Filter::kPerWord * codes_.width + 12) * kFloatEps;
     gamma_ = n < 0.5 ? n / (1 - n) : INFINITY;
   }
 
@@ -87,23 +91,28 @@ class Searcher {
     state.pending = 0;
     state.value = INFINITY;
     state.index = 0;
-    const double squared = r < rows ? squared_length(row(first + r), codes_.width) : INFINITY;
-    if (!(squared < INFINITY)) {
+    double squared = INFINITY, lost = 0;
+    if (r < rows) {
+      squared = 0;
+      lost = Filter::stage(row(first + r), centre_, codes_.width, true, words, squared);
+    }
+    // Only the difference to the centre can overflow: no bound is known then.
+    if (!(squared < INFINITY) && (r >= rows || !finite(row(first + r), codes_.width))) {
       memset(words, 0, static_cast<size_t>(words_) * 4);
       return;
     }
     state.best = INFINITY;
     state.slack = 0;
     state.length = std::sqrt(squared);
-    const double lost = Filter::stage(row(first + r), codes_.width, true, words);
     state.lost = lost > 0 ? std::sqrt(lost) : 0;
   }
 
   // Sets the slack of rows to twice the error bound of a score. Summing n rounded terms errs by at
   // most gamma_n times the sum of their sizes (Higham 2002, section 3.1), which Cauchy and Schwarz
   // bound by lengths; what the filter's rounding of x and c removes is bounded by the lengths of
-  // what it did remove. The bound has to hold for the codes seen so far: the later winner and the
-  // best score it is compared with are both among them.
+  // what it did remove. Subtracting a centre rounds each number once more: two terms. The bound has
+  // to hold for the codes seen so far: the later winner and the best score it is compared with are
+  // both among them.
   void set_slack(Row* states, int64_t rows, const Extent& extent) const {
     const Bound c(extent, codes_.product);
     const double tiny = static_cast<double>(codes_.width + 8) * kFloatTiny;
@@ -125,7 +134,6 @@ class Searcher {
     const Buffer states(static_cast<size_t>(block) * sizeof(Row));
     const Buffer words(static_cast<size_t>(packed_ ? 0 : chunk_ * panel_words * 4));
     const Buffer halves(static_cast<size_t>(packed_ ? 0 : chunk_ * kPanel * 4));
-    const Packer<Filter> packer(codes_);
     Row* const state = states.as<Row>();
     for (int64_t b = begin; b < end; ++b) {
       const int64_t first = b * block, rows = smaller(block, task_.rows - first);
@@ -150,13 +158,13 @@ class Searcher {
           half = packed_->halves.template as<float>() + p * kPanel;
         } else {
           const Extent before = extent;
-          packer.pack(p, chunk, words.as<uint32_t>(), halves.as<float>(), extent);
+          packer_.pack(p, chunk, words.as<uint32_t>(), halves.as<float>(), extent);
           if (p == 0 || extent.squared != before.squared || extent.lost != before.lost) {
             set_slack(state, rows, extent);
           }
         }
         for (int64_t t = 0; t < tiles; ++t) {
-          filter(x + t * kRows * words_, near, half, chunk, minima.as<float>());
+          filter<Filter>(x + t * kRows * words_, near, half, words_, chunk, minima.as<float>());
           for (int r = 0; r < kRows; ++r) {
             collect(first + t * kRows + r, p, chunk, minima.as<float>() + r * kLanes,
                     state[t * kRows + r]);
@@ -172,69 +180,10 @@ class Searcher {
     }
   }
 
-  // ---- filter
-
-  // The common widths get their own loop: a trip count the compiler knows is unrolled whole.
-  void filter(const uint32_t* x, const uint32_t* codes, const float* halves, int64_t chunk,
-              float* minima) const {
-    switch (words_) {
-      case 4: return filter_chunk<4>(x, codes, halves, chunk, minima);
-      case 8: return filter_chunk<8>(x, codes, halves, chunk, minima);
-      case 16: return filter_chunk<16>(x, codes, halves, chunk, minima);
-      default: return filter_chunk<0>(x, codes, halves, chunk, minima);
-    }
-  }
-
-  template <int kWords>
-  __attribute__((noinline)) void filter_chunk(const uint32_t* x, const uint32_t* codes,
-                                              const float* halves, int64_t chunk,
-                                              float* minima) const {
-    for (int64_t p = 0; p < chunk; ++p) {
-      filter_tile<kWords>(x, codes + p * kPanel * words_, halves + p * kPanel,
-                          minima + p * kRows * kLanes);
-    }
-  }
-
-  // kRows rows against kVectors vectors of codes, all scores in registers. Only the smallest score
-  // per row and lane leaves them, without a branch: a branch per row costs a third of the speed.
-  template <int kWords>
-  inline __attribute__((always_inline)) void filter_tile(const uint32_t* x, const uint32_t* codes,
-                                                         const float* halves,
-                                                         float* minima) const {
-    const int64_t words = kWords ? kWords : words_;
-    typename Isa::Vector score[kRows][kVectors];
-#pragma GCC unroll 16
-    for (int q = 0; q < kVectors; ++q) {
-#pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) score[r][q] = Isa::load(halves + q * kLanes);
-    }
-#pragma GCC unroll 2
-    for (int64_t w = 0; w < words; ++w) {
-      typename Isa::Vector c[kVectors];
-#pragma GCC unroll 16
-      for (int q = 0; q < kVectors; ++q) c[q] = Isa::load_words(codes + w * kPanel + q * kLanes);
-#pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) {
-        const typename Isa::Vector v = Isa::broadcast_word(x[w * kRows + r]);
-#pragma GCC unroll 16
-        for (int q = 0; q < kVectors; ++q) {
-          score[r][q] = Isa::subtract_product(Filter{}, score[r][q], v, c[q]);
-        }
-      }
-    }
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-      typename Isa::Vector m = score[r][0];
-#pragma GCC unroll 16
-      for (int q = 1; q < kVectors; ++q) m = Isa::min(m, score[r][q]);
-      Isa::store(minima + r * kLanes, m);
-    }
-  }
-
   // ---- refine
 
-  // Remembers the lanes of a chunk that may hold the winner. Most rows leave at the first test.
-  // "Not greater" instead of "less or equal": overflowed scores are candidates, too.
+  // Remembers the lanes of a chunk that may hold the winner. Most rows leave at the first test; the
+  // others seldom have more than one such lane, found without a branch that depends on where it is.
   inline void collect(int64_t n, int64_t panel, int64_t chunk, const float* minima,
                       Row& state) const {
     constexpr int64_t step = kRows * kLanes;
@@ -245,33 +194,63 @@ class Searcher {
     const float best = Isa::reduce_min(m);
     if (best < state.best) state.best = best;
     const float limit = state.best + state.slack;
+    // A lane's note: kNote plus the panel of its hit, or the sum of that over several hits.
+    typename Isa::Notes notes{};
     for (int64_t p = 0; p < chunk; ++p) {
-      unsigned hits = Isa::not_greater(Isa::load(minima + p * step), limit);
-      if (__builtin_expect(hits == 0, 1)) continue;
-      for (; hits; hits &= hits - 1) {
-        if (state.pending == kRoom) refine(n, state);
+      notes = Isa::note(notes, Isa::load(minima + p * step), limit, kNote + static_cast<int>(p));
+    }
+    if (__builtin_expect(Isa::at_least(notes, 2 * kNote) != 0, 0)) {
+      return collect_all(n, panel, chunk, minima, state);
+    }
+    int32_t note[kLanes];
+    memcpy(note, &notes, sizeof note);
+    for (unsigned hits = Isa::at_least(notes, kNote); hits; hits &= hits - 1) {
+      const int lane = __builtin_ctz(hits);
+      const int64_t p = note[lane] - kNote;
+      remember(n, (panel + p) * kLanes + lane, minima[p * step + lane], state);
+    }
+  }
+
+  // The same where a lane has several candidates, or scores have overflowed.
+  __attribute__((noinline)) void collect_all(int64_t n, int64_t panel, int64_t chunk,
+                                             const float* minima, Row& state) const {
+    const float limit = state.best + state.slack;
+    for (int64_t p = 0; p < chunk; ++p) {
+      const float* scores = minima + p * kRows * kLanes;
+      for (unsigned hits = Isa::not_greater(Isa::load(scores), limit); hits; hits &= hits - 1) {
         const int lane = __builtin_ctz(hits);
-        state.place[state.pending] = static_cast<int32_t>((panel + p) * kLanes + lane);
-        state.score[state.pending++] = minima[p * step + lane];
+        remember(n, (panel + p) * kLanes + lane, scores[lane], state);
       }
     }
   }
 
+  inline void remember(int64_t n, int64_t place, float score, Row& state) const {
+    if (state.pending == kRoom) refine(n, state);
+    state.place[state.pending] = static_cast<int32_t>(place);
+    state.score[state.pending++] = score;
+  }
+
+  // Measures the codes of the lanes that are remembered. Which of them wins no branch can predict,
+  // so there is none.
   __attribute__((noinline)) void refine(int64_t n, Row& state) const {
     const float limit = state.best + state.slack;
     for (int i = 0; i < state.pending; ++i) {
       if (state.score[i] > limit) continue;  // a smaller score has come since
-      const int64_t panel = state.place[i] / kLanes, lane = state.place[i] % kLanes;
-      for (int q = 0; q < kVectors; ++q) {
-        const int64_t k = panel * kPanel + q * kLanes + lane;
-        if (k >= codes_.count) break;
+      const int64_t first = state.place[i] / kLanes * kPanel + state.place[i] % kLanes;
+      double values[kVectors], best = INFINITY;
+      for (int q = 0; q < kVectors; ++q) {  // past the end the last code again: it changes nothing
+        const int64_t k = smaller(first + q * kLanes, codes_.count - 1);
         const double v = codes_.product ? measure_product(row(n), code(k), codes_.width)
                                         : measure(row(n), code(k), codes_.width);
-        if (v - v != 0) continue;  // a code that is not finite
-        if (v < state.value || (v == state.value && k < state.index)) {
-          state.value = v;
-          state.index = k;
-        }
+        values[q] = v - v == 0 ? v : INFINITY;  // never a code that is not finite
+        best = smaller(values[q], best);
+      }
+      unsigned equal = 0;
+      for (int q = 0; q < kVectors; ++q) equal |= static_cast<unsigned>(values[q] == best) << q;
+      const int64_t k = smaller(first + __builtin_ctz(equal) * kLanes, codes_.count - 1);
+      if (best < state.value || (best == state.value && k < state.index)) {
+        state.value = best;
+        state.index = k;
       }
     }
     state.pending = 0;
@@ -280,6 +259,9 @@ class Searcher {
   const Search& task_;
   const Codes& codes_;
   const Packed* const packed_;
+  const Buffer around_;
+  const float* const centre_;
+  const Packer<Filter> packer_;
   const int64_t words_;   // 32-bit words per row of x or of the codebook
   const int64_t panels_;
   int64_t chunk_;  // panels at a time
@@ -293,7 +275,7 @@ class Searcher {
 // What each instruction set's file ends with.
 #define TOKENIZERS_VQ_DEFINE_KERNEL(name, Filter)                                    \
   namespace tokenizers_vq {                                                          \
-  Packed* pack_##name(const Codes& codes) { return Packer<Filter>(codes).pack_all(); } \
+  Packed* pack_##name(const Codes& codes) { return Packer<Filter>::pack_all(codes); } \
   void search_##name(const Search& task, const Packed* packed) {                     \
     Searcher<Filter>(task, packed).run();                                            \
   }                                                                                  \

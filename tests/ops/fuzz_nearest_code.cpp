@@ -32,14 +32,15 @@ int main(int argc, char** argv) {
     const bool large = i % 50 == 49;
     const int64_t rows = large ? number(1, i % 100 == 99 ? 140 : 20) : number(1, 50);
     const int64_t count = large ? number(8300, 9300) : number(1, 400);
-    const int64_t width = large ? number(64, 90) : number(1, 90);
+    const int64_t width = large ? number(64, 90) : number(1, i % 10 ? 90 : 600);
     chunked += large;
     // Exact sizes on the heap: reading one number too far is an error.
     std::unique_ptr<float[]> x(new float[rows * width]), codes(new float[count * width]);
     std::unique_ptr<float[]> distance(new float[rows]);
     std::unique_ptr<int64_t[]> index(new int64_t[rows]);
     const bool coarse = number(0, 2);
-    std::normal_distribution<float> normal;
+    const int far = number(0, 4) ? 0 : number(0, 30);  // of all from the origin
+    std::normal_distribution<float> normal(static_cast<float>(far));
     auto fill = [&](float* to, int64_t size) {
       for (int64_t j = 0; j < size; ++j) to[j] = coarse ? std::round(normal(random)) : normal(random);
     };

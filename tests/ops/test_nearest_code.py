@@ -163,6 +163,12 @@ def test_numbers_at_the_ends_of_float32(search):
     assert torch.equal(search(x[1:2] * 1, codebook[[3, 1]])[1], torch.tensor([1]))
 
 
+def test_codes_too_far_from_their_mean_to_subtract_it(search):
+    codebook = torch.tensor([[3e38, 0.0, 1.0]] * 3 + [[-3e38, 0.0, 1.0], [-3.2e38, 2.0, 1.0]])
+    x = torch.cat([codebook, codebook / 2, -codebook, torch.zeros(1, 3)])
+    assert torch.equal(search(x, codebook)[1], exact(x, codebook)[1])
+
+
 def test_layout_in_memory_does_not_matter(search):
     x, codebook = torch.randn(65, 12), torch.randn(333, 12)
     expected = search(x, codebook)
