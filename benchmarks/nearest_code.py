@@ -210,8 +210,11 @@ def machine() -> str:
     """Return the processor's name and number of logical cores."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [text.partition(":")[2].strip() for text in lines if text.startswith("model name")]
-    families = [text.partition(":")[2].strip() for text in lines if text.startswith("model\t")]
-    return f"{names[0]}, model {families[0]}, {os.cpu_count()} logical cores"
+    numbers = [
+        next(text.partition(":")[2].strip() for text in lines if text.startswith(key))
+        for key in ("cpu family", "model\t")
+    ]
+    return f"{names[0]}, family {numbers[0]}, model {numbers[1]}, {os.cpu_count()} logical cores"
 
 
 def main() -> None:
