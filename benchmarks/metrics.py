@@ -53,17 +53,19 @@ def similarity_pairs(real: Tensor, fake: Tensor) -> dict[str, tuple[str, int, Ca
     """Return ours and torchmetrics' PSNR, SSIM and MS-SSIM, on uint8 pictures."""
     from torchmetrics.functional import image as peer
 
-    x, y = real.double(), fake.double()
+    def floats() -> tuple[Tensor, Tensor]:
+        return fake.double(), real.double()
+
     window = {"data_range": 255.0, "sigma": 1.5, "kernel_size": 11}
     mean = {"data_range": 255.0, "reduction": "elementwise_mean", "dim": (1, 2, 3)}
     return {
         "PSNR": ("torchmetrics", N, lambda: float(psnr(real, fake).mean()),
-                 lambda: float(peer.peak_signal_noise_ratio(y, x, **mean))),
+                 lambda: float(peer.peak_signal_noise_ratio(*floats(), **mean))),
         "SSIM": ("torchmetrics", N, lambda: float(ssim(real, fake).mean()),
-                 lambda: float(peer.structural_similarity_index_measure(y, x, **window))),
+                 lambda: float(peer.structural_similarity_index_measure(*floats(), **window))),
         "MS-SSIM": ("torchmetrics", N, lambda: float(ms_ssim(real, fake).mean()),
                     lambda: float(peer.multiscale_structural_similarity_index_measure(
-                        y, x, **window, normalize="relu"))),
+                        *floats(), **window, normalize="relu"))),
     }  # fmt: skip
 
 

@@ -46,6 +46,27 @@ CONDITIONS = {
 }  # fmt: skip
 
 
+class Remembered:
+    """A model that answers once for what it is asked again: the originals of every condition."""
+
+    def __init__(self, model) -> None:
+        self.model, self.name, self.known = model, model.name, {}
+
+    def read(self, crops: list) -> list[str]:
+        """Return what each crop says."""
+        keys = [(crop.shape, crop.tobytes()) for crop in crops]
+        new = {key: crop for key, crop in zip(keys, crops, strict=True) if key not in self.known}
+        self.known |= zip(new, self.model.read(list(new.values())), strict=True)
+        return [self.known[key] for key in keys]
+
+    def embed(self, picture, points, order):
+        """Return the vector of a face."""
+        key = (points, picture.tobytes())
+        if key not in self.known:
+            self.known[key] = self.model.embed(picture, points, order)
+        return self.known[key]
+
+
 def ranked(scores: dict, metric: str) -> bool:
     """Say whether the means fall strictly in the order of the conditions."""
     means = [found[metric]["mean"] for found in scores.values()]
@@ -71,10 +92,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if options.words:
             words = first_pictures(read_words(options.words), options.limit)
-            parts.append((score_text, words, options.words.parent, PPOCR()))
+            parts.append((score_text, words, options.words.parent, Remembered(PPOCR())))
         if options.faces:
             faces = first_pictures(read_faces(options.faces), options.limit)
-            parts.append((score_faces, faces, options.faces.parent, Dlib()))
+            parts.append((score_faces, faces, options.faces.parent, Remembered(Dlib())))
         scores = [
             {
                 name: score(items, images, change, options.side, model)
