@@ -6,8 +6,9 @@ For each family: a state dict with the published names and widths of one size be
 one (channels 64, published levels and blocks), imported by ``from_published``. The plain side is
 the network of ``tests/reference/convnets.py`` with torch's own normalisation, padding, resampling
 and swish in place of the spelt-out ones, as the published code has them. Both run in turn on the
-same picture on one thread, and the fastest time of each counts. Peak memory is of the tensors that
-one call makes. Rows go to ``benchmarks/results/image_tokenizers.json``.
+same picture on one thread, and the least CPU time of each counts. Peak memory is of the tensors
+that one call makes. Rows go to ``benchmarks/results/image_tokenizers.json``, and all of them as a
+table to ``image_tokenizers.md`` beside it. Transformers: ``benchmarks/image_transformers.py``.
 """
 
 from __future__ import annotations
@@ -37,6 +38,18 @@ from tokenizers_vq import from_published
 
 RESULTS = ROOT / "benchmarks" / "results" / "image_tokenizers.json"
 LEVELS = (1, 1, 2, 2, 4)
+VERBS = ("encode", "decode")
+HEAD = (
+    "# Image tokenizers: ours against a plain implementation",
+    "",
+    "`OMP_NUM_THREADS=1 python benchmarks/image_tokenizers.py` and `image_transformers.py`: one",
+    "picture, one thread, least CPU time of runs in turn, peak of the tensors that a call makes.",
+    "The docstrings of the scripts say what each side and each size is;",
+)
+COLUMNS = (
+    "| family | pixels | encode ms, ours / plain | times | decode ms, ours / plain | times "
+    "| peak MiB encode, ours / plain | decode | same indices |"
+)
 FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, tuple[int, ...]]]] = {
     "open_magvit2": ("magvit2", {"mult": LEVELS, "depth": 4, "dim": 18}, {}),
     "wetok": ("magvit2", {"mult": (1, 2, 2, 4), "depth": 4, "dim": 32}, {}),
@@ -158,12 +171,12 @@ def measure(pairs: dict[str, Callable[[], Any]], seconds: float) -> dict[str, fl
     best = dict.fromkeys(pairs, float("inf"))
     for call in pairs.values():
         call()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
         for name, call in pairs.items():
-            start = time.perf_counter()
+            start = time.thread_time()
             call()
-            best[name] = min(best[name], time.perf_counter() - start)
+            best[name] = min(best[name], time.thread_time() - start)
     return best
 
 
@@ -182,6 +195,19 @@ def row(family: str, size: int, seconds: float) -> dict[str, Any]:
     state = convnets.fill({**shapes, **extra})
     ours = from_published(family, state)
     their_encode, their_decode = plain(family, state)
+    return row_of(family, ours, their_encode, their_decode, size, seconds)
+
+
+@torch.no_grad()
+def row_of(
+    family: str,
+    ours: Any,
+    their_encode: Callable[[Tensor], Tensor],
+    their_decode: Callable[[Tensor], Tensor],
+    size: int,
+    seconds: float,
+) -> dict[str, Any]:
+    """Return times, ratios and peaks of a tokenizer and of the plain side on the same weights."""
     x = torch.rand(1, 3, size, size) * 2 - 1
     indices = ours.encode(x).indices
     same = float((their_encode(x) == indices).float().mean())
@@ -198,40 +224,62 @@ def row(family: str, size: int, seconds: float) -> dict[str, Any]:
         found[verb] = {f"{who}_ms": round(1000 * t, 1) for who, t in times.items()}
         found[verb]["ratio"] = round(times["plain"] / times["ours"], 2)
         found[verb] |= {f"{who}_peak_mib": round(peak_of(c) / 2**20, 1) for who, c in pair.items()}
-    if seconds:
-        laid = ours.to(memory_format=torch.channels_last)
-        y = x.contiguous(memory_format=torch.channels_last)
-        times = measure({"laid": lambda: laid.encode(y)}, seconds / 2)
-        found["encode"]["channels_last_ms"] = round(1000 * times["laid"], 1)
-        times = measure({"laid": lambda: laid.decode(indices, raw=True)}, seconds / 2)
-        found["decode"]["channels_last_ms"] = round(1000 * times["laid"], 1)
+    theirs, own = their_decode(indices), ours.decode(indices, raw=True)
+    found["picture_error"] = float(f"{(theirs - own).abs().max() / theirs.abs().max():.1e}")
     return found
 
 
 def save(found: dict[str, Any]) -> None:
     """Add a row to the results, in place of the family's former one."""
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": []}
-    results["machine"] = {"cpu": platform.processor() or platform.machine(), "threads": 1}
+    results["machine"] = {"cpu": cpu_name(), "threads": 1}
     results["torch"] = torch.__version__
     rows = [one for one in results["rows"] if one["family"] != found["family"]]
     results["rows"] = sorted([*rows, found], key=lambda one: str(one["family"]))
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    RESULTS.with_suffix(".md").write_text(table(results))
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--family", nargs="*", default=list(FAMILIES), choices=list(FAMILIES))
-    parser.add_argument("--seconds", type=float, default=6.0, help="per verb")
-    parser.add_argument("--size", type=int, default=128)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
+def cpu_name() -> str:
+    """Return what the processor calls itself."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    named = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.machine()
+
+
+def table(results: dict[str, Any]) -> str:
+    """Return the page with the results."""
+    machine = f"torch {results['torch']}, {results['machine']['cpu']}"
+    lines = [*HEAD, f"{machine}.", "", COLUMNS, "|---|---:|" + "---:|" * (COLUMNS.count("|") - 3)]
+    for one in results["rows"]:
+        cells = [one["family"], one["size"]]
+        for times in (one[verb] for verb in VERBS):
+            cells += [f"{times['ours_ms']} / {times['plain_ms']}", f"{times['ratio']:.2f}"]
+        cells += [f"{one[verb]['ours_peak_mib']} / {one[verb]['plain_peak_mib']}" for verb in VERBS]
+        lines.append(f"| {' | '.join(map(str, [*cells, one['same_indices']]))} |")
+    return "\n".join(lines) + "\n"
+
+
+def plain_torch() -> None:
+    """Put torch's own operations into the spelt-out functions of ``tests/reference/convnets``."""
     convnets.norm = plain_norm
     convnets.conv = plain_conv
     convnets.cells = plain_cells
     convnets.swish = F.silu
     convnets.halved = lambda x: F.avg_pool2d(x, 2)
     convnets.doubled = lambda x: F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--family", nargs="*", default=list(FAMILIES), choices=list(FAMILIES))
+    parser.add_argument("--seconds", type=float, default=6.0, help="of CPU time per verb")
+    parser.add_argument("--size", type=int, default=128)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    plain_torch()
     for family in arguments.family:
         found = row(family, arguments.size, arguments.seconds)
         save(found)

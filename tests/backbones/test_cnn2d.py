@@ -12,6 +12,7 @@ from tokenizers_vq.backbones.blocks import (
     depth_to_space,
     haar_patch,
     haar_unpatch,
+    laid_out,
 )
 from tokenizers_vq.backbones.cnn2d import CNN2dDecoder, CNN2dEncoder
 from tokenizers_vq.backbones.cnn2d_plan import conventions_of
@@ -390,3 +391,21 @@ def test_a_highway_begins_as_an_affine_map():
 
         bend = (both(a + b) - both(a) - both(b) + both(torch.zeros_like(a))).abs().max()
         assert (bend < 1e-5) == highway
+
+
+def test_memory_order_follows_positions_per_channel():
+    x = torch.randn(2, 4, 8, 10)  # 80 positions, 20 for each channel
+    assert laid_out(x).is_contiguous(memory_format=torch.channels_last)
+    assert laid_out(x, channels=5).is_contiguous()
+    assert laid_out(x, channels=16, enlarge=2).is_contiguous(memory_format=torch.channels_last)
+    assert laid_out(x[:1].contiguous(memory_format=torch.channels_last), 5).is_contiguous()
+    assert torch.equal(laid_out(x), x)
+
+
+def test_cells_are_the_same_in_both_memory_orders():
+    x = torch.arange(2 * 8 * 3 * 5.0).reshape(2, 8, 3, 5)
+    expected = depth_to_space(x)
+    assert expected[0, 1, 5, 3] == x[0, (2 * 1 + 1) * 2 + 1, 2, 1]  # row 2 * 2 + 1, column 2 + 1
+    other = depth_to_space(x.contiguous(memory_format=torch.channels_last))
+    assert torch.equal(other, expected)
+    assert other.is_contiguous(memory_format=torch.channels_last)

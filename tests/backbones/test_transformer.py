@@ -102,3 +102,13 @@ def test_heads_and_kinds_that_do_not_exist_are_refused():
     with pytest.raises(ConfigError) as error:
         MLP(4, 4, "relu")
     assert str(error.value) == "MLP: expected a kind of gelu, swiglu; got 'relu'."
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_the_last_block_can_do_without_rows_nobody_reads(rows):
+    stack = Transformer(12, 2, 3, hidden=20)
+    x, mask = torch.randn(2, 5, 12), torch.rand(2, 1, rows, 5) > 0.3
+    mask[..., 2] = True
+    part = slice(1, 3)
+    torch.testing.assert_close(stack(x, mask, part), stack(x, mask)[:, part])
+    assert stack.blocks[0].mlp.up.out_features == 20

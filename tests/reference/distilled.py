@@ -23,15 +23,17 @@ def mage(state):
     return base
 
 
-def make(family, width=40, side=4):
+def make(family, width=40, side=4, z=16, layers=2):
     """A small state dict of a family with the keys of the published ones."""
-    shapes, pairs, norms = _base_shapes(z=16, codes=24), {}, []
-    pairs["patch_embed"] = (width - 16, 3, 8, 8)
+    shapes, pairs, norms = _base_shapes(z, codes=24), {}, []
+    pairs["patch_embed"] = (width - z, 3, 8, 8)
     pairs["decoder.ffn.0"], pairs["decoder.ffn.2"] = (2 * width, width), (24, 2 * width)
     pairs["pre_quantizer_mlp"] = (6, width)
     shapes["quantize.embedding.weight"] = (32, 6)
     norms += ["encoder_ln_pre", "encoder_ln_post", "decoder.ln_pre", "decoder.ln_post"]
-    for name in (f"{half}.transformer.{i}" for half in ("encoder", "decoder") for i in range(2)):
+    for name in (
+        f"{half}.transformer.{i}" for half in ("encoder", "decoder") for i in range(layers)
+    ):
         norms += [f"{name}.ln_1", f"{name}.ln_2"]
         shapes[f"{name}.attn.in_proj_weight"] = (3 * width, width)
         shapes[f"{name}.attn.in_proj_bias"] = (3 * width,)
@@ -80,8 +82,8 @@ def _karl_shapes(shapes, pairs, norms, width, positions):
     norms.append("encoder_ln_post_halt")
     pairs |= {"decoder_embed": (width, 6), "halting_mlp.0": (512, width)}
     pairs["halting_mlp.2"] = (1, 512)
-    shapes["encoder_positional_embedding"] = (width, 8, 8)
-    shapes["decoder_positional_embedding"] = (width, 8, 8)
+    table = (width, *[2 * round(positions**0.5)] * 2)
+    shapes["encoder_positional_embedding"] = shapes["decoder_positional_embedding"] = table
     shapes["decoder_mask_token"] = (1, 1, width)
     shapes["decoder_latent_tokens_timestep_embed"] = shapes["latent_tokens"] = (12, width)
     shapes["rec_loss_embeddings"] = (19, width)

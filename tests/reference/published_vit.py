@@ -89,9 +89,10 @@ def run_bsq_vit(state, x, heads, patch=4):
 
 
 def make_titok(
-    width=16, dim=6, tokens=5, side=2, patch=4, codes=24, legacy=True, text=False, vae=False, seed=0
-):
-    """``codes`` of the quantizer; the first stage has 10 proxy codes."""
+    width=16, dim=6, tokens=5, side=2, patch=4, codes=24, *,
+    legacy=True, text=False, vae=False, seed=0, layers=2, proxies=10,
+):  # fmt: skip
+    """``codes`` of the quantizer, ``proxies`` of the tokenizer that the first stage imitates."""
     rows = 2 * dim if vae else dim
     shapes = {
         "latent_tokens": (tokens, width),
@@ -105,10 +106,10 @@ def make_titok(
         shapes[f"{half}.positional_embedding"] = (side**2 + 1, width)
         shapes[f"{half}.latent_token_positional_embedding"] = (tokens, width)
         shapes |= pair(f"{half}.ln_pre", width, ()) | pair(f"{half}.ln_post", width, ())
-        shapes |= blocks(f"{half}.transformer.", width, 2, 4 * width)
+        shapes |= blocks(f"{half}.transformer.", width, layers, 4 * width)
     if legacy:
         shapes |= pair("decoder.ffn.0", 2 * width, (width, 1, 1))
-        shapes |= pair("decoder.ffn.2", 10, (2 * width, 1, 1))
+        shapes |= pair("decoder.ffn.2", proxies, (2 * width, 1, 1))
     else:
         shapes |= pair("decoder.ffn.0", 3 * patch**2, (width, 1, 1))
         shapes |= pair("decoder.conv_out", 3, (3, 3, 3))

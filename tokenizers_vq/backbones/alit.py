@@ -131,10 +131,11 @@ class ALITEncoder(TokenEncoder):
         h = self.norm_in(torch.cat([rows, self._fresh(0, x.shape[0])], dim=1))
         z: Tensor = h
         for i in range(rollouts):
-            h = self.rows(h)
             last = i == rollouts - 1
+            tokens = slice(self.positions + 1, None)
+            h = self.rows(h, keep=tokens if last else None)
             if last or watch is not None:
-                z = self.project(self.norm_out(h[:, self.positions + 1 :]))
+                z = self.project(self.norm_out(h if last else h[:, tokens]))
             seen = None if watch is None else watch(i, z)
             if not last:
                 h = h if seen is None else self._without(h, seen)
@@ -243,8 +244,8 @@ class ALITDecoder(TokenDecoder):
         rows = torch.cat([self.cls.expand(z_q.shape[0], 1, -1), blank], dim=1) + self.position
         tokens = self.embed(z_q) + self.latent_position[: z_q.shape[1]]
         h = self.norm_in(torch.cat([rows, tokens], dim=1))
-        h = self.rows(h, visible(mask, rows.shape[1]))
-        logits: Tensor = self.painter(self.norm_out(h[:, 1 : rows.shape[1]]))
+        h = self.rows(h, visible(mask, rows.shape[1]), slice(1, rows.shape[1]))
+        logits: Tensor = self.painter(self.norm_out(h))
         return logits
 
     def training_pass(self, tokenizer: Tokenizer, x: Tensor, step: int) -> Reconstruction:

@@ -11,6 +11,7 @@ Down = Literal["end", "both", "same", "average"]
 Up = Literal["nearest", "depth_to_space"]
 
 EPS = 1e-6  # of every normalisation of the VQGAN line of models
+MANY = 18  # positions per channel from which on channels last is faster, see ``laid_out``
 
 
 class GroupNorm(nn.GroupNorm):
@@ -38,6 +39,27 @@ class GroupNorm(nn.GroupNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` with each group at zero mean and unit variance, then gain and bias."""
         return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+def laid_out(x: Tensor, channels: int | None = None, enlarge: int = 1) -> Tensor:
+    """Return a feature map in the memory order in which 3x3 convolutions on the CPU are fast.
+
+    A convolution reorders whatever does not lie as it computes: activations unless their channels
+    lie last, and the weights. So channels go last where there are many positions for each of them,
+    and first where the weights are most of the work: on one core 1.0 to 1.4 times as fast as the
+    other order on either side of ``MANY``. Depends on the size of the picture alone, so that a
+    batch gives what its items give.
+
+    Args:
+        x: ``(B, C, H, W)``.
+        channels: width of the convolutions that follow; None for C.
+        enlarge: how much higher and wider the feature map will be where they are.
+    """
+    if x.device.type != "cpu":
+        return x
+    positions = x.shape[-2] * x.shape[-1] * enlarge**2
+    last = positions > MANY * (channels or x.shape[1])
+    return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def make_norm(norm: Norm, channels: int, groups: int, affine: bool = True) -> nn.Module:
@@ -193,6 +215,7 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the feature map at twice the height and width."""
+        x = laid_out(x, enlarge=2)
         if self.how == "nearest":
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         x = self.conv(x)
@@ -209,9 +232,13 @@ def depth_to_space(x: Tensor) -> Tensor:
         x: ``(B, 4 C, H, W)``.
 
     Returns:
-        ``(B, C, 2 H, 2 W)``.
+        ``(B, C, 2 H, 2 W)``, with the channels last in memory where they are so in ``x``.
     """
     batch, channels, height, width = x.shape
+    if x.is_contiguous(memory_format=torch.channels_last):
+        rows = x.movedim(1, -1).reshape(batch, height, width, 2, 2, channels // 4)
+        pixels = rows.transpose(2, 3)  # (B, H, a, W, b, C)
+        return pixels.reshape(batch, 2 * height, 2 * width, channels // 4).movedim(-1, 1)
     blocks = x.reshape(batch, 2, 2, channels // 4, height, width)  # (B, a, b, C, H, W)
     cells = blocks.permute(0, 3, 4, 1, 5, 2)  # (B, C, H, a, W, b)
     return cells.reshape(batch, channels // 4, 2 * height, 2 * width)

@@ -17,6 +17,7 @@ from tokenizers_vq.backbones.blocks import (
     Upsample,
     haar_patch,
     haar_unpatch,
+    laid_out,
 )
 from tokenizers_vq.backbones.cnn2d_plan import Plan, conventions_of, rescale
 from tokenizers_vq.errors import check_shape
@@ -97,12 +98,11 @@ class CNN2dEncoder(Encoder):
     def forward(self, x: Tensor) -> Tensor:
         """Return the latents ``(B, H / stride, W / stride, D)`` of pictures ``(B, C, H, W)``."""
         self.check_signal(x)
-        h = self.conv_in(
-            haar_patch(rescale(x, self.signal.value_range, self.value_range), self.patch)
-        )
+        h = haar_patch(rescale(x, self.signal.value_range, self.value_range), self.patch)
+        h = self.conv_in(laid_out(h, self.conv_in.out_channels))
         for level in self.down:
             h = level(h)
-        h = self.conv_out(self.act_out(self.norm_out(self.mid(h))))
+        h = self.conv_out(self.act_out(self.norm_out(self.mid(laid_out(h)))))
         z: Tensor = self.quant_conv(h)
         return z.movedim(1, -1)  # (B, h, w, D)
 
@@ -200,7 +200,7 @@ class CNN2dDecoder(Decoder):
         h = self.post_quant_conv(q)
         if self.noise_channels:
             h = torch.cat([h, self._noise(z_q, noise, generator)], dim=1)
-        h = self.mid(self.conv_in(h))
+        h = self.mid(self.conv_in(laid_out(h, self.conv_in.out_channels)))
         for i in reversed(range(len(self.up))):
             if self.adaptive:
                 h = self.adaptive[i](h, q)

@@ -10,7 +10,15 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import Tensor, nn
 
-from tokenizers_vq.backbones.blocks import Down, Norm, ResBlock, SpatialAttention, Up, make_norm
+from tokenizers_vq.backbones.blocks import (
+    Down,
+    Norm,
+    ResBlock,
+    SpatialAttention,
+    Up,
+    laid_out,
+    make_norm,
+)
 from tokenizers_vq.errors import ConfigError, unknown_name, unknown_option
 
 
@@ -228,6 +236,7 @@ class Level(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the level's output, resampled."""
+        x = laid_out(x)
         for j, block in enumerate(self.block):
             x = block(x)
             if self.attn:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tokenizers_vq.backbones.base import Backbone, Decoder, Encoder
 from tokenizers_vq.backbones.cnn2d_plan import rescale
-from tokenizers_vq.backbones.transformer import Block, init_weights
+from tokenizers_vq.backbones.transformer import Block, init_weights, run
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.ops import nearest_code
 from tokenizers_vq.types import Quantized, SignalSpec
@@ -149,11 +149,9 @@ class Rows(nn.Module):
         self.blocks = nn.ModuleList([Block(width, heads) for _ in range(layers)])
         init_weights(self)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return rows ``(B, N, W)``; ``mask`` as for ``transformer.Attention``."""
-        for block in self.blocks:
-            x = block(x, mask)
-        return x
+    def forward(self, x: Tensor, mask: Tensor | None = None, keep: slice | None = None) -> Tensor:
+        """Return rows ``(B, N, W)``; ``mask`` and ``keep`` as for ``transformer.Attention``."""
+        return run(self.blocks, x, mask, keep)
 
 
 def visible(mask: Tensor | None, before: int) -> Tensor | None:

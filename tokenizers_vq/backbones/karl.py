@@ -167,8 +167,8 @@ class KARLEncoder(TokenEncoder):
         bins = torch.searchsorted(self.bins, wished.float()).clamp(max=len(self.bins) - 1)
         asked = self.errors[bins][:, None]  # (B, 1, W)
         tokens = self.latents[:count].expand(x.shape[0], -1, -1)
-        h = self.rows(self.norm_in(torch.cat([asked, rows, tokens], dim=1)))
-        h = h[:, 1 + rows.shape[1] :]
+        h = self.norm_in(torch.cat([asked, rows, tokens], dim=1))
+        h = self.rows(h, keep=slice(1 + rows.shape[1], None))
         return self.project(self.norm_out(h)), self.halt(self.norm_halt(h))[..., 0]
 
 
@@ -259,8 +259,8 @@ class KARLDecoder(TokenDecoder):
         )
         tokens = self.embed(z_q) + self.latent_position[: z_q.shape[1]]
         h = self.norm_in(torch.cat([rows, tokens], dim=1))
-        h = self.rows(h, visible(mask, rows.shape[1]))
-        logits: Tensor = self.painter(self.norm_out(h[:, : rows.shape[1]]))
+        h = self.rows(h, visible(mask, rows.shape[1]), slice(rows.shape[1]))
+        logits: Tensor = self.painter(self.norm_out(h))
         return logits
 
     def training_pass(self, tokenizer: Tokenizer, x: Tensor, step: int) -> Reconstruction:

@@ -104,7 +104,7 @@ class TiTokEncoder(TokenEncoder):
         first = self.class_token + self.positions[:1]
         latents = self.latents + self.latent_positions
         h = torch.cat([_repeat(first, x), squares, _repeat(latents, x)], dim=1)
-        h = self.transformer(h)[:, -self.num_tokens :]
+        h = self.transformer(h, keep=slice(-self.num_tokens, None))
         if self.scramble:
             h = h.flatten(1).unflatten(1, (-1, self.num_tokens)).mT  # (B, N, W) seen as (B, W, N)
         z: Tensor = self.to_latent(h)
@@ -285,7 +285,7 @@ class TiTokDecoder(TokenDecoder):
         first = self.class_token + self.positions[:1]
         parts = [_repeat(first, z_q), _repeat(blank, z_q), latents, *self._words(text, z_q)]
         seen = None if mask is None else _seen(mask, parts)
-        rows = self.transformer(torch.cat(parts, dim=1), seen)[:, 1 : 1 + h * w]
+        rows = self.transformer(torch.cat(parts, dim=1), seen, slice(1, 1 + h * w))
         out: Tensor = rows.reshape(rows.shape[0], h, w, -1)
         return out
 

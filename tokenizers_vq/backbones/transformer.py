@@ -53,21 +53,36 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=bias)
         self.proj = nn.Linear(width, width, bias=bias)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, keep: slice | None = None) -> Tensor:
         """Return the attended rows ``(B, N, W)``.
 
         Args:
             x: ``(B, N, W)``.
             mask: bool, True where a row (axis -2) may look at another (axis -1); it broadcasts to
                 ``(B, heads, N, N)``. Every row needs one to look at.
+            keep: which rows come out; all look at all. None for all.
         """
-        # (B, N, 3 W) -> (B, N, 3, heads, W / heads) -> q, k, v (B, heads, N, W / heads)
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = self._parts(x, keep)  # (B, heads, N, W / heads) each
+        if keep is not None and mask is not None and mask.shape[-2] > 1:
+            mask = mask[..., keep, :]
         if self.qk_norm:
             q, k = (F.layer_norm(part, part.shape[-1:], eps=EPS) for part in (q, k))
         h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
         attended: Tensor = self.proj(h.transpose(1, 2).flatten(2))
         return attended
+
+    def _parts(self, x: Tensor, keep: slice | None) -> tuple[Tensor, ...]:
+        """Return queries of the rows to keep, and keys and values of all."""
+        if keep is None:
+            parts = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (B, N, 3, heads, W / heads)
+            return tuple(parts.permute(2, 0, 3, 1, 4).unbind(0))
+        batch, rows, width = x.shape
+        weight, bias = self.qkv.weight, self.qkv.bias
+        b_q, b_kv = (None, None) if bias is None else (bias[:width], bias[width:])
+        q = F.linear(x[:, keep], weight[:width], b_q)
+        q = q.view(batch, -1, self.heads, width // self.heads)
+        both = F.linear(x, weight[width:], b_kv).view(batch, rows, 2, self.heads, -1)
+        return (q.transpose(1, 2), *both.permute(2, 0, 3, 1, 4).unbind(0))
 
 
 class MLP(nn.Module):
@@ -107,8 +122,10 @@ class MLP(nn.Module):
         if self.kind == "swiglu":
             gate, value = h.chunk(2, dim=-1)
             h = F.silu(gate) * value
-        else:
+        elif torch.is_grad_enabled():
             h = F.gelu(h)
+        else:
+            h = torch.ops.aten.gelu_(h)  # nobody else reads it
         out: Tensor = self.down(h)
         return out
 
@@ -154,11 +171,18 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=EPS, elementwise_affine=affine)
         self.mlp = MLP(width, hidden or 4 * width, mlp, bias)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return rows ``(B, N, W)``; ``mask`` as for ``Attention``."""
-        x = x + self.attn(self.norm1(x), mask)
-        out: Tensor = x + self.mlp(self.norm2(x))
-        return out
+    def forward(self, x: Tensor, mask: Tensor | None = None, keep: slice | None = None) -> Tensor:
+        """Return rows ``(B, N, W)``; ``mask`` and ``keep`` as for ``Attention``."""
+        attended = self.attn(self.norm1(x), mask, keep)
+        x = added(x if keep is None else x[:, keep], attended)
+        return added(x, self.mlp(self.norm2(x)))
+
+
+def added(x: Tensor, change: Tensor) -> Tensor:
+    """Return ``x + change``, in the memory of ``change``, which nobody else reads, if it can be."""
+    if torch.is_grad_enabled() or change.dtype != x.dtype:
+        return x + change
+    return change.add_(x)
 
 
 class Transformer(nn.Module):
@@ -184,13 +208,27 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList([Block(width, heads, hidden) for _ in range(layers)])
         self.norm_out = nn.LayerNorm(width, eps=EPS)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return rows ``(B, N, W)``; ``mask`` as for ``Attention``."""
-        h = self.norm_in(x)
-        for block in self.blocks:
-            h = block(h, mask)
-        out: Tensor = self.norm_out(h)
+    def forward(self, x: Tensor, mask: Tensor | None = None, keep: slice | None = None) -> Tensor:
+        """Return rows ``(B, N, W)``; ``mask`` and ``keep`` as for ``Attention``."""
+        out: Tensor = self.norm_out(run(self.blocks, self.norm_in(x), mask, keep))
         return out
+
+
+def run(
+    blocks: nn.ModuleList, h: Tensor, mask: Tensor | None = None, keep: slice | None = None
+) -> Tensor:
+    """Return rows ``(B, N, W)`` behind a stack of blocks.
+
+    Args:
+        blocks: of ``Block``, at least one.
+        h: ``(B, N, W)``.
+        mask: as for ``Attention``.
+        keep: the rows that are wanted; the last block does without the others, which nobody reads.
+    """
+    last = len(blocks) - 1
+    for i, block in enumerate(blocks):
+        h = block(h, mask, keep if i == last else None)
+    return h
 
 
 def patchify(x: Tensor, patch: int) -> Tensor:
