@@ -140,6 +140,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocol", default="image_fast", help="name in conf/protocol")
     parser.add_argument("-o", "--out", type=Path, default=None, help="folder of the results")
     parser.add_argument("--limit", type=int, default=None, help="measure that many items")
+    parser.add_argument(
+        "--tokens", type=int, nargs="+", default=None, metavar="N",
+        help="a curve: measure with the first N tokens, for each N",
+    )  # fmt: skip
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
         "--weights",
@@ -169,15 +173,24 @@ def main_from_args(arguments: argparse.Namespace) -> int:
     if isinstance(protocol, SoundProtocol):
         from tokenizers_vq.sound_evaluation import sound_dataset
 
+        if arguments.tokens is not None:
+            raise ConfigError(
+                f"eval: expected --tokens with a protocol of pictures; got {protocol.name}, of "
+                "sounds. Leave --tokens out."
+            )
         dataset, name = sound_dataset(arguments.data or "synthetic_audio", protocol)
     else:
         dataset, name = dataset_from(arguments.data or "wheels")
     tokenizer = load(arguments.tokenizer)
     out = arguments.out or Path("outputs/eval") / tokenizer.name / protocol.name
-    evaluate_and_report(
-        tokenizer, dataset, protocol, out, data_name=name, device=arguments.device,
-        weights=weights, strict=arguments.strict,
-    )  # fmt: skip
+    options: dict[str, Any] = {"data_name": name, "device": arguments.device}
+    options |= {"weights": weights, "strict": arguments.strict}
+    if arguments.tokens is not None and not isinstance(protocol, SoundProtocol):
+        from tokenizers_vq.curve import curve_and_report
+
+        curve_and_report(tokenizer, dataset, arguments.tokens, protocol, out, **options)
+        return 0
+    evaluate_and_report(tokenizer, dataset, protocol, out, **options)
     return 0
 
 
