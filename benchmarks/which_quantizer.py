@@ -15,6 +15,7 @@ import itertools
 import math
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +37,7 @@ HEADS = {
     ],
     "factorized": ["quantizer=factorized", "quantizer.codebook_size=4096"],
     "simvq": ["quantizer=simvq", "quantizer.codebook_size=4096"],
-    "rvq": [
-        "quantizer=rvq", "quantizer.stages.repeat=2", "quantizer.stages.of.codebook_size=64",
-    ],
+    "rvq": ["quantizer=rvq", "quantizer.stages.repeat=2", "quantizer.stages.of.codebook_size=64"],
     "vq_diveq": ["quantizer=vq_diveq", "quantizer.codebook_size=4096"],
     "ibq": ["quantizer=ibq", "quantizer.codebook_size=4096"],
     "gumbel": ["quantizer=gumbel", "quantizer.codebook_size=4096"],
@@ -65,16 +64,9 @@ Row = dict[str, Any]
 class Bench:
     """What is trained on, and how heads are compared: all that photos and speech differ in.
 
-    Attributes:
-        name: stem of the results.
-        common: overrides of ``train.py`` for every head.
-        protocol: how each tokenizer is measured.
-        scores: the metrics that are kept; heads are sorted by the first.
-        up: whether a larger first score is better.
-        label: of the plot's axis.
-        data: makes the held-out data set of its folder.
-        columns: titles of the table and the text of a row there, after the first two columns.
-        note: one sentence about data and steps, formatted with the numbers of both folders.
+    ``common`` are overrides of ``train.py``; ``scores`` the metrics that are kept, the first sorts
+    heads (``up``: larger is better); ``data`` makes the held-out set of its folder; ``columns``
+    holds the text of each column; ``note`` is formatted with the sizes of both folders.
     """
 
     name: str
@@ -228,17 +220,20 @@ def write(options: argparse.Namespace, rows: Sequence[Row], bench: Bench) -> Non
     """Write the numbers, the table and the plot."""
     table = summary(rows, bench)
     counts = {part: len(bench.data(getattr(options, part))) for part in ("train", "heldout")}
-    once = f" (one for {' and '.join(options.once)})" if options.once else ""
+    commits = sorted({row["commit"] for row in rows if row["status"] == "ok"})
+    done = Counter(row["head"] for row in rows if row["status"] == "ok")
+    fewer = [f"{n} for {head}" for head, n in done.items() if n < options.seeds]
+    short = f" ({', '.join(fewer)})" if fewer else ""
     note = (
-        f"{options.seeds} seeds{once}, {bench.note.format(steps=options.steps, **counts)}; +- is "
-        f"the half width of the 95 % t interval over seeds; commit "
-        f"{results.environment('cpu')['commit']}. CPU seconds are of a shared machine: compare "
-        "them roughly."
+        f"{options.seeds} seeds{short}, {bench.note.format(steps=options.steps, **counts)}; +- is "
+        f"the half width of the 95 % t interval over seeds; commit {', '.join(commits)}. "
+        "CPU seconds are of a shared machine: compare them roughly."
     )
     better = beaten(rows, table, bench)
     cells = [{k: v for k, v in row.items() if k not in ("key", "overrides")} for row in rows]
     data = {"note": note, "overrides": list(bench.common), "heads": HEADS}
-    data |= {"summary": table, "better_than": better, "cells": cells}
+    known = [{k: _known(v) if isinstance(v, tuple) else v for k, v in row.items()} for row in table]
+    data |= {"summary": known, "better_than": better, "cells": cells}
     path = options.out / bench.name
     results.write_json(path.with_suffix(".json"), data)
     told = [f"* `{head}`: {', '.join(others)}" for head, others in better.items() if others]
@@ -255,6 +250,11 @@ def markdown(table: Sequence[Row], bench: Bench = PHOTOS) -> str:
         cells = [text(row) for text in bench.columns.values()]
         lines.append(f"| {row['head']} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _known(value: tuple[float, float]) -> list[float]:
+    """Return what JSON can hold: of one seed the mean alone, which has no interval."""
+    return [x for x in value if not math.isnan(x)]
 
 
 def width(value: tuple[float, float], digits: int = 2) -> str:

@@ -1,5 +1,7 @@
 """The statistics of the controlled bench; its trainings are the matrix's, which has tests."""
 
+import argparse
+import dataclasses
 import importlib
 import json
 import math
@@ -77,6 +79,21 @@ def test_a_head_with_one_seed_has_no_interval_and_is_not_the_measure(bench):
     assert [row["head"] for row in table] == ["ibq", "fsq", "vq"]
     assert table[1]["versus"] == (0, 0)
     assert "| ibq | 30.00 (one seed) | +10.00 (one seed) |" in bench.markdown(table)
+
+
+def test_the_results_are_json_without_paths_or_nan(bench, tmp_path):
+    kind = dataclasses.replace(bench.PHOTOS, data=lambda root: [root])
+    once = cell(kind, "ibq", 0, 30.0) | {"overrides": ["data.root=/somewhere"], "key": "0"}
+    cells = [row | {"commit": "c"} for row in [*rows(bench), once]]
+    words = {"train": tmp_path, "heldout": tmp_path, "seeds": 3, "steps": 10}
+    bench.write(argparse.Namespace(out=tmp_path, **words), cells, kind)
+    text = (tmp_path / "which_quantizer.json").read_text()
+    assert "/somewhere" not in text
+    first = json.loads(text)["summary"][0]
+    assert (first["head"], first["psnr"], first["versus"]) == ("ibq", [30.0], [10.0])
+    page = (tmp_path / "which_quantizer.md").read_text()
+    assert "3 seeds (1 for ibq), 10 steps" in page
+    assert "* `fsq`: vq" in page
 
 
 def test_a_lower_mel_distance_is_better(bench, speech, tmp_path):
