@@ -75,6 +75,7 @@ def test_the_key_is_known_to_the_command_line():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_equals_the_package_called_directly_with_random_weights(tmp_path):
     from utmos_pytorch import utmos_torch
 

@@ -54,7 +54,7 @@ class STOI(SpeechMetric):
         from pystoi import stoi
 
         check_sound(original=real)
-        x, y = real.double().numpy(), fake.double().numpy()
+        x, y = real.numpy(), fake.numpy()
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Not enough STFT frames")
             try:

@@ -8,7 +8,9 @@ Reference:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -82,7 +84,7 @@ def _sha256(path: Path) -> str:
 def _model(path: Path) -> Any:
     from utmos_pytorch import utmos_torch
 
-    with torch.device("meta"):
+    with torch.device("meta"), _quiet():
         wanted = set(utmos_torch.UTMOSModel().state_dict())
     found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     absent = sorted(wanted - set(found))
@@ -91,4 +93,13 @@ def _model(path: Path) -> Any:
             f"weights {KEY}: expected the {len(wanted)} tensors of UTMOS in '{path}'; got none of "
             f"{absent[0]} and {len(absent) - 1} more. Give utmos_state_dict.pt of its authors."
         )
-    return utmos_torch.UTMOSScoreTorch(str(path))
+    with _quiet():
+        return utmos_torch.UTMOSScoreTorch(str(path))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the package's use of the old weight norm from being warned about."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
