@@ -7,6 +7,7 @@ weights on both sides. What a library gives is compared with ours, too: a fast w
 """
 
 import argparse
+import json
 import time
 import warnings
 from collections.abc import Callable
@@ -165,19 +166,19 @@ def markdown(data: dict[str, Any]) -> str:
         "# Image metrics, ours and theirs", "", f"`{data['command']}`", "",
         f"{N} pairs of {SIDE} px pictures, or {ROWS:,} pairs of {DIM} features; one thread, least "
         "CPU time of turns. Speed is items per second; above 1 the ratio favours ours.", "",
-        "| metric | library | ours /s | theirs /s | ratio | our value | theirs |",
-        "|---|---|---:|---:|---:|---:|---:|",
+        "| metric | library | ours /s | theirs /s | ratio | our value | theirs | commit |",
+        "|---|---|---:|---:|---:|---:|---:|---|",
     ]  # fmt: skip
     for name, row in data["rows"].items():
         mine, its = row["n"] / row["seconds"], row["n"] / row["their_seconds"]
         lines.append(
             f"| {name} | {row['library']} | {results.number(mine)} | {results.number(its)} | "
-            f"{mine / its:.2f} | {row['value']:.6g} | {row['their_value']:.6g} |"
+            f"{mine / its:.2f} | {row['value']:.6g} | {row['their_value']:.6g} | "
+            f"{row['commit']} |"
         )
     environment = data["environment"]
-    commit = (environment["commit"] or "unknown")[:10]
     versions = f"{data['libraries']}; torch {environment['versions']['torch']}"
-    lines += ["", f"{versions}; commit {commit}; {environment['machine']}."]
+    lines += ["", f"{versions}; {environment['machine']}."]
     return "\n".join(lines) + "\n"
 
 
@@ -186,23 +187,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("-o", "--out", type=Path, default=Path("outputs/metrics"))
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--only", nargs="+", help="these rows anew; the others stay as they are")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     real, fake = pictures()
     pairs = similarity_pairs(real, fake) | network_pairs(real, fake) | distribution_pairs()
-    rows = {}
+    known = options.out.with_suffix(".json")
+    rows = json.loads(known.read_text())["rows"] if options.only else {}
+    environment = results.environment("cpu")
     with torch.inference_mode():
-        for name, (library, n, ours, theirs) in pairs.items():
+        for name in options.only or pairs:
+            library, n, ours, theirs = pairs[name]
             found = measured(ours, theirs, options.turns)
-            rows[name] = {"library": library, "n": n, **found}
+            commit = (environment["commit"] or "unknown")[:10]
+            rows[name] = {"library": library, "n": n, "commit": commit, **found}
             print(name, rows[name], flush=True)
     libraries = ("torchmetrics", "torch-fidelity", "clean-fid", "lpips")
     data = {
         "command": "OMP_NUM_THREADS=1 python benchmarks/metrics.py -o benchmarks/results/metrics",
         "rows": rows,
         "libraries": ", ".join(f"{one} {version(one)}" for one in libraries),
-        "environment": results.environment("cpu"),
+        "environment": environment,
     }
     results.write_json(options.out.with_suffix(".json"), data)
     write_atomically(options.out.with_suffix(".md"), markdown(data))

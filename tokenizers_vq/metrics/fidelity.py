@@ -211,9 +211,16 @@ def _centred_factor(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _mmd(x: Tensor, y: Tensor, *, paired: bool) -> float:
-    n, d = x.shape
-    off = ~torch.eye(n, dtype=torch.bool)
-    within = [((a @ a.T) / d + 1).pow(3)[off].mean() for a in (x, y)]
-    across = ((x @ y.T) / d + 1).pow(3)
-    across = across[off] if paired else across
-    return float(within[0] + within[1] - 2 * across.mean())
+    d = x.shape[1]
+    within = sum(_kernel_mean(a, a, d, pairs=False) for a in (x, y))
+    return within - 2 * _kernel_mean(x, y, d, pairs=not paired)
+
+
+def _kernel_mean(a: Tensor, b: Tensor, d: int, *, pairs: bool) -> float:
+    """Return the mean of (a.b / d + 1)^3 over all rows, with or without those of one number."""
+    base = (a @ b.T).div_(d).add_(1)
+    cubes = base.square().mul_(base)
+    n = len(a)
+    if pairs:
+        return float(cubes.mean())
+    return float(cubes.sum() - cubes.diagonal().sum()) / (n * (n - 1))

@@ -22,8 +22,11 @@ def inception_score(logits: Tensor) -> float:
         logits: ``(n, classes)``, of the published network without the bias of its last layer.
     """
     log_p = logits.double().log_softmax(1)
-    log_mean = torch.logsumexp(log_p, 0) - torch.tensor(float(len(log_p))).log()
-    return float((log_p.exp() * (log_p - log_mean)).sum(1).mean().exp())
+    p = log_p.exp()
+    mean = p.mean(0)
+    # a class that no row gives any probability to adds 0, not 0 times infinity
+    negative_entropies = torch.linalg.vecdot(p, log_p)
+    return float((negative_entropies.mean() - torch.xlogy(mean, mean).sum()).exp())
 
 
 class InceptionScore(FeatureSets):

@@ -58,17 +58,11 @@ class PrecisionRecall(FeatureSets):
 
 
 def _radii(x: Tensor, k: int) -> Tensor:
-    rows = [
-        torch.cdist(part, x, compute_mode="donot_use_mm_for_euclid_dist").kthvalue(k + 1).values
-        for part in torch.split(x, CHUNK)
-    ]
+    rows = [torch.cdist(part, x).kthvalue(k + 1).values for part in torch.split(x, CHUNK)]
     return torch.cat(rows)
 
 
 def _covered(x: Tensor, centres: Tensor, radii: Tensor) -> float:
     """Return the share of ``x`` that lies in at least one ball."""
-    inside = [
-        (torch.cdist(part, centres, compute_mode="donot_use_mm_for_euclid_dist") <= radii).any(1)
-        for part in torch.split(x, CHUNK)
-    ]
+    inside = [(torch.cdist(part, centres) <= radii).any(1) for part in torch.split(x, CHUNK)]
     return float(torch.cat(inside).double().mean())
