@@ -144,9 +144,11 @@ def _kind(path: Path) -> str | None:
         raise ConfigError(
             f"leaderboard: expected JSON in '{path}'; got {error}. Evaluate again."
         ) from error
-    if not isinstance(data, dict) or "tokenizer" not in data:
+    if not isinstance(data, dict) or "schema" not in data:
         return None
-    return "receipt" if data.get("kind") == "receipt" else "result"
+    if data.get("kind") == "receipt":
+        return "receipt"
+    return "result" if {"protocol", "tokenizer", "data", "metrics"} <= data.keys() else None
 
 
 def _names(group: Sequence[Mapping[str, Any]]) -> set[str]:
