@@ -2,29 +2,10 @@ import pytest
 import torch
 
 from tokenizers_vq.configs import tokenizer_config
-from tokenizers_vq.data.synthetic import SyntheticImages
 from tokenizers_vq.data.transforms import to_signal, to_uint8
-from tokenizers_vq.metrics import extractors
 from tokenizers_vq.metrics.similarity import psnr
 from tokenizers_vq.robustness.curves import Judge, levels, perturbation, prefixes, token_drop
 from tokenizers_vq.tokenizer import Tokenizer
-
-
-class Colours:
-    id, dim = "colours", 3
-
-    def __call__(self, images):
-        x = images.float().mean((2, 3))
-        return extractors.Features(x, x)
-
-
-@pytest.fixture
-def pixels(monkeypatch):
-    extractors._built.cache_clear()
-    monkeypatch.setitem(extractors.EXTRACTORS, "efflite0", lambda weights: Colours())
-    data = SyntheticImages(5, 32)
-    yield to_uint8(torch.stack([data[k] for k in range(5)]))
-    extractors._built.cache_clear()
 
 
 def tokenizer(head: str) -> Tokenizer:

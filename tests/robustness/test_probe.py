@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from robustness.test_curves import pixels, tokenizer  # noqa: F401 - a fixture
+from robustness.test_curves import tokenizer
 from tokenizers_vq import cli, hub
 from tokenizers_vq.configs import tokenizer_config
 from tokenizers_vq.data.synthetic import SyntheticImages
@@ -16,7 +16,7 @@ from tokenizers_vq.types import Codes
 
 
 @pytest.fixture
-def report(pixels, tmp_path):  # noqa: F811
+def report(pixels, tmp_path):
     return probe(tokenizer("rvq"), SyntheticImages(3, 40), tmp_path, size=32, limit=2)
 
 
@@ -34,7 +34,7 @@ def test_everything_is_measured_and_written(report, tmp_path):
     assert "n = 2, 32 px, seed 0" in text
 
 
-def test_entropies_by_hand(pixels):  # noqa: F811
+def test_entropies_by_hand(pixels):
     judge = Judge.of(tokenizer("fsq"), pixels[:2])
     indices = torch.tensor([[[0, 0], [1, 0]], [[0, 1], [1, 1]]])  # 2 pictures, 2 places, 2 levels
     codes = Codes(indices, (32, 32), (4, 2))
@@ -60,7 +60,7 @@ def test_other_tokenizers_are_refused():
     )
 
 
-def test_the_command_prints_the_page(pixels, tmp_path, capsys):  # noqa: F811
+def test_the_command_prints_the_page(pixels, tmp_path, capsys):
     folder = hub.save(tokenizer("fsq"), tmp_path / "tok")
     words = ["probe", str(folder), "--data", "synthetic_images", "--size", "32", "--limit", "2"]
     assert cli.main([*words, "-o", str(tmp_path / "out")]) == 0
