@@ -109,7 +109,10 @@ def summary(runs: list[Cell], half: list[Cell], tokens: int) -> Cell:
     cell = {"tokens": tokens, "runs": len(runs), "measured": measured, **measured}
     if half:
         at_half = summary(half, [], tokens // 2)
-        cell |= {key: line(at_half[key], value, tokens) for key, value in measured.items()}
+        # more tokens never take less: the line falls where the smaller size was measured too high
+        cell |= {
+            key: max(value, line(at_half[key], value, tokens)) for key, value in measured.items()
+        }
     return cell
 
 
