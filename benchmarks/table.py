@@ -16,15 +16,15 @@ to indices in evaluation. CPU time is the best step of {rounds} processes per si
 turns; memory is a process's peak above what it had after the imports. "x less" is theirs divided by
 ours: above 1, ours is cheaper.
 
-`~`: a step would have taken more than {gib:g} GiB or {seconds:g} CPU seconds (five times that for
-ours), so fewer tokens were measured (in brackets) and the value is on the line through two sizes,
-in tokens.
+`~`: a step would have taken more than the limits of its run (in the last one {gib:g} GiB or
+{seconds:g} CPU seconds, five times that for ours), so fewer tokens were measured (in brackets) and
+the value is on the line through two sizes, in tokens.
 """
 NOTES = """
 Our VQ at its defaults learns by gradient and restarts dead codes; the peer's learns by moving
 averages with the rotation trick. The peer's `frac_per_sample_entropy` saves memory by estimating
 both entropies from fewer tokens. Cells of earlier commits may have had other limits and a slower
-search; `--again NAME` measures them anew.
+search, and FSQ's, of milliseconds, took ten processes; `--again NAME` measures them anew.
 """
 COLUMNS = (
     "| head | codes | | ours, CPU s | theirs, CPU s | x less | ours, MiB | theirs, MiB | x less |\n"
@@ -137,8 +137,10 @@ def markdown(data: Cell) -> str:
     """Return the page."""
     versions, cells = data["environment"]["versions"], data["cells"]
     cells = {key: cells[key] for key in sorted(cells, key=place)}
+    runs = sorted({cell[side]["runs"] for cell in cells.values() for side in ("ours", "theirs")})
+    limits = data["limits"] | {"rounds": f"{runs[0]} to {runs[-1]}"}
     head = HEAD.format(
-        peer=data["peer"], machine=data["machine"], torch=versions["torch"], **data["limits"]
+        peer=data["peer"], machine=data["machine"], torch=versions["torch"], **limits
     )
     commits = ", ".join(sorted({cell["commit"][:12] for cell in cells.values()}))
     parts = [
