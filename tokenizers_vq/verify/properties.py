@@ -151,7 +151,7 @@ def dtypes_agree(subject: Subject) -> Finding:
             want = subject.encode(value.float() * ((high - low) / 255) + low).indices
         try:
             got = subject.encode(value).indices
-        except Exception:
+        except Exception:  # a foreign model may refuse in any way; the receipt names the dtype
             refused.append(name)
             continue
         taken.append(name)
