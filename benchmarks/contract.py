@@ -28,8 +28,8 @@ from peer_heads import TRAITS, Theirs
 from properties import PROPERTIES
 from properties_ranks import RANK_PROPERTIES
 
+from tokenizers_vq.evaluation.results import environment
 from tokenizers_vq.files import write_atomically
-from tokenizers_vq.results import environment
 
 CHECKS = {check.__name__: (check, trait) for check, trait in (PROPERTIES | RANK_PROPERTIES).items()}
 SIDES = {"ours": Ours, "theirs": Theirs}

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenizers_vq import results
 from tokenizers_vq.data.synthetic import SyntheticImages
 from tokenizers_vq.data.transforms import to_uint8
+from tokenizers_vq.evaluation import results
 from tokenizers_vq.files import write_atomically
 from tokenizers_vq.metrics.fidelity import frechet_distance, kernel_distance
 from tokenizers_vq.metrics.gaussians import Moments, moments_distance

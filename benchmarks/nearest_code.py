@@ -29,10 +29,10 @@ from nearest_code_cells import DATA, MEMORY, SHAPES, STEPS, addmm_step, exact, o
 from nearest_code_table import markdown
 from torch import Tensor
 
+from tokenizers_vq.evaluation.results import environment
 from tokenizers_vq.files import write_atomically
 from tokenizers_vq.ops import library, nearest_code
 from tokenizers_vq.ops.nearest_code import KERNELS
-from tokenizers_vq.results import environment
 
 HERE = Path(__file__).resolve().parent
 CHUNK = 2**21  # scores that the chunked torch forms hold at a time

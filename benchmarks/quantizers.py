@@ -25,8 +25,8 @@ import torch
 from rows import ROWS, Row, build, step
 from table import markdown
 
+from tokenizers_vq.evaluation.results import environment
 from tokenizers_vq.files import write_atomically
-from tokenizers_vq.results import environment
 
 HERE = Path(__file__).resolve().parent / "results"
 TOKENS = 8192

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers_vq import results
 from tokenizers_vq.data.images import ImageFolder
+from tokenizers_vq.evaluation import results
+from tokenizers_vq.evaluation.protocol import load_protocol
 from tokenizers_vq.files import write_atomically
 from tokenizers_vq.matrix import Cell, train_with_hydra
-from tokenizers_vq.protocol import load_protocol
 
 # label -> overrides of train.py
 HEADS = {

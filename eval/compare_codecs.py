@@ -8,14 +8,16 @@ import statistics
 import sys
 from pathlib import Path
 
-from tokenizers_vq import codecs, results, viz
-from tokenizers_vq.baselines import pixels_of
+from tokenizers_vq import viz
 from tokenizers_vq.errors import ConfigError, DataError, MissingExtraError
-from tokenizers_vq.evaluation import dataset_from
+from tokenizers_vq.evaluation import image_codecs as codecs
+from tokenizers_vq.evaluation import results
+from tokenizers_vq.evaluation.baselines import pixels_of
+from tokenizers_vq.evaluation.entry import dataset_from
+from tokenizers_vq.evaluation.protocol import Protocol, uint8_tensor
 from tokenizers_vq.files import write_atomically
 from tokenizers_vq.metrics.similarity import psnr, ssim
 from tokenizers_vq.page import standalone
-from tokenizers_vq.protocol import Protocol, uint8_tensor
 
 
 def measure(pictures: list, codec: str, budgets: list[int]) -> list[dict]:

@@ -7,11 +7,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from tokenizers_vq import results
 from tokenizers_vq.errors import ConfigError
+from tokenizers_vq.evaluation import results
+from tokenizers_vq.evaluation.leaderboard import collect, receipt_table
+from tokenizers_vq.evaluation.leaderboard_page import leaderboard_page
 from tokenizers_vq.files import write_atomically
-from tokenizers_vq.leaderboard import collect, receipt_table
-from tokenizers_vq.leaderboard_page import leaderboard_page
 
 HERE = Path(__file__).resolve().parent
 

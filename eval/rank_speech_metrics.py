@@ -12,8 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tokenizers_vq import results
 from tokenizers_vq.errors import ConfigError
+from tokenizers_vq.evaluation import results
 from tokenizers_vq.files import write_atomically
 
 LADDERS = {  # clean first, heaviest last

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from tokenizers_vq import results
 from tokenizers_vq.errors import ConfigError, DataError, MissingExtraError
+from tokenizers_vq.evaluation import results
 from tokenizers_vq.tokbench.layout import read_faces, read_words
 from tokenizers_vq.tokbench.models import PPOCR, Dlib
 from tokenizers_vq.tokbench.run import score_faces, score_text, table

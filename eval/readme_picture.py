@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tokenizers_vq.report import Sample, load_samples
+from tokenizers_vq.evaluation.report import Sample, load_samples
 from tokenizers_vq.viz import side_by_side
 
 

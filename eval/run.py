@@ -12,7 +12,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from tokenizers_vq import results
 from tokenizers_vq.errors import (
     BitstreamError,
     CheckpointError,
@@ -20,9 +19,10 @@ from tokenizers_vq.errors import (
     DataError,
     MissingExtraError,
 )
-from tokenizers_vq.evaluation import evaluate_and_report
+from tokenizers_vq.evaluation import results
+from tokenizers_vq.evaluation.entry import evaluate_and_report
+from tokenizers_vq.evaluation.protocol import load_protocol
 from tokenizers_vq.hub import load
-from tokenizers_vq.protocol import load_protocol
 
 EXPECTED = (BitstreamError, CheckpointError, ConfigError, DataError, MissingExtraError)
 

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 from tokenizers_vq.errors import ConfigError, DataError, MissingExtraError
-from tokenizers_vq.evaluation import evaluate_and_report
-from tokenizers_vq.protocol import load_protocol
-from tokenizers_vq.sound_evaluation import sound_dataset
-from tokenizers_vq.sound_protocol import SoundProtocol
+from tokenizers_vq.evaluation.entry import evaluate_and_report
+from tokenizers_vq.evaluation.protocol import load_protocol
+from tokenizers_vq.evaluation.sound_evaluation import sound_dataset
+from tokenizers_vq.evaluation.sound_protocol import SoundProtocol
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 import tokenizers_vq
-from tokenizers_vq import results
 from tokenizers_vq.data.transforms import to_uint8
 from tokenizers_vq.errors import ConfigError, DataError, MissingExtraError
-from tokenizers_vq.evaluation import dataset_from
+from tokenizers_vq.evaluation import results
+from tokenizers_vq.evaluation.entry import dataset_from
+from tokenizers_vq.evaluation.video_codecs import CODECS, code_video
 from tokenizers_vq.files import write_atomically
 from tokenizers_vq.metrics.video import change_psnr, frame_psnr, frame_ssim
-from tokenizers_vq.video_codecs import CODECS, code_video
 
 SCORES = ("psnr", "later_psnr", "ssim", "change_psnr")
 

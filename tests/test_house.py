@@ -22,13 +22,9 @@ LEVELS = {
     "quantizers": 2, "backbones": 2, "discriminators": 2, "losses": 2, "metrics": 2, "data": 2,
     "registry": 3, "configs": 3, "tokenizer": 3, "allocation": 3, "stream": 3,
     "clips": 3,
-    "hub": 4, "evaluation": 4, "codecs": 4, "protocol": 4, "results": 4, "viz": 4, "training": 4,
-    "matrix": 4, "demo": 4, "report": 4, "baselines": 4, "curve": 4, "evaluation_run": 4, "page": 4,
-    "doctor": 4, "tiling": 4, "video_codecs": 4, "chunking": 4, "posttraining": 4, "published": 4,
-    "foreign": 3, "verify": 4, "leaderboard": 4, "leaderboard_page": 4,
-    "rate_distortion": 3, "robustness": 4, "tokbench": 4,
-    "sound_codecs": 4, "sound_evaluation": 4, "sound_protocol": 4, "sound_report": 4,
-    "sound_run": 4,
+    "hub": 4, "evaluation": 4, "viz": 4, "page": 4, "training": 4, "matrix": 4, "demo": 4,
+    "doctor": 4, "tiling": 4, "chunking": 4, "posttraining": 4, "published": 4, "verify": 4,
+    "foreign": 3, "robustness": 4, "tokbench": 4,
     "cli": 5, "__init__": 5,
 }  # fmt: skip
 SIDEWAYS = {  # imports between rooms of one level, each for a reason

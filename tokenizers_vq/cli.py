@@ -182,7 +182,7 @@ def demo(arguments: argparse.Namespace) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Measure a tokenizer by a protocol; write a result, tables and a report."""
-    from tokenizers_vq.evaluation import main_from_args
+    from tokenizers_vq.evaluation.entry import main_from_args
 
     return main_from_args(arguments)
 

@@ -5,10 +5,10 @@ import time
 from pathlib import Path
 
 from tokenizers_vq.data.wheels import WheelPhotos, wheel_photos
-from tokenizers_vq.evaluation import evaluate
+from tokenizers_vq.evaluation.entry import evaluate
+from tokenizers_vq.evaluation.report import read_history, write_report
+from tokenizers_vq.evaluation.results import codec_table, metric_table
 from tokenizers_vq.hub import load
-from tokenizers_vq.report import read_history, write_report
-from tokenizers_vq.results import codec_table, metric_table
 from tokenizers_vq.training.run import compose, run
 
 

@@ -10,14 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers_vq import results, viz
+from tokenizers_vq import viz
 from tokenizers_vq.configs import config_names, read_config
 from tokenizers_vq.errors import ConfigError
-from tokenizers_vq.evaluation import dataset_from, evaluate
-from tokenizers_vq.evaluation_run import DataLike, TokenizerLike
+from tokenizers_vq.evaluation import results
+from tokenizers_vq.evaluation.entry import dataset_from, evaluate
+from tokenizers_vq.evaluation.image_run import DataLike, TokenizerLike
+from tokenizers_vq.evaluation.protocol import Protocol, load_protocol
+from tokenizers_vq.evaluation.sound_protocol import SoundProtocol
 from tokenizers_vq.files import write_atomically
-from tokenizers_vq.protocol import Protocol, load_protocol
-from tokenizers_vq.sound_protocol import SoundProtocol
 from tokenizers_vq.types import SignalSpec
 
 Train = Callable[[list[str], Path], TokenizerLike]

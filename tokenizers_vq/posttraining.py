@@ -73,7 +73,7 @@ def main_from_args(arguments: argparse.Namespace) -> None:
         DataError: the data set is empty.
     """
     from tokenizers_vq.configs import read_config
-    from tokenizers_vq.evaluation import dataset_from
+    from tokenizers_vq.evaluation.entry import dataset_from
     from tokenizers_vq.hub import load
 
     tokenizer = load(arguments.tokenizer).to(arguments.device)

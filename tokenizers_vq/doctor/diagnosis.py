@@ -15,10 +15,10 @@ from torch import Tensor
 from tokenizers_vq.doctor.advice import findings
 from tokenizers_vq.doctor.drift import drift
 from tokenizers_vq.doctor.survey import Part, Survey, codes_of, has_table, parts, survey
+from tokenizers_vq.evaluation.results import environment, write_json
 from tokenizers_vq.functional.nearest import nearest_codes
 from tokenizers_vq.metrics.codebook import Codebook, entropy_bits, pooled_frequencies
 from tokenizers_vq.registry import QUANTIZERS
-from tokenizers_vq.results import environment, write_json
 
 SCHEMA = "tokenizers_vq.doctor.1"
 TOKENS_PER_CODE = 10  # below, an unused code proves nothing: by chance alone e^-10 of them are
@@ -114,7 +114,7 @@ def main_from_args(arguments: argparse.Namespace) -> None:
     """
     from tokenizers_vq.doctor.surgery import check_request, repair_and_save, repairable
     from tokenizers_vq.doctor.view import draw, page
-    from tokenizers_vq.evaluation import dataset_from
+    from tokenizers_vq.evaluation.entry import dataset_from
     from tokenizers_vq.hub import load
 
     check_request(arguments.fix, arguments.codes, arguments.out)

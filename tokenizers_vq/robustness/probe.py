@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenizers_vq import results
 from tokenizers_vq.doctor.diagnosis import twins
 from tokenizers_vq.doctor.survey import codes_of, has_table, parts
 from tokenizers_vq.errors import ConfigError
+from tokenizers_vq.evaluation import results
+from tokenizers_vq.evaluation.protocol import Protocol
 from tokenizers_vq.files import write_atomically
 from tokenizers_vq.metrics.codebook import Codebook, entropy_bits
-from tokenizers_vq.protocol import Protocol
 from tokenizers_vq.robustness.curves import Judge, levels, perturbation, prefixes, token_drop
 from tokenizers_vq.robustness.field import receptive_fields
 from tokenizers_vq.robustness.stability import index_stability
@@ -195,7 +195,7 @@ def main_from_args(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigError, CheckpointError, DataError: no such tokenizer or data, or of another kind.
     """
-    from tokenizers_vq.evaluation import dataset_from
+    from tokenizers_vq.evaluation.entry import dataset_from
     from tokenizers_vq.hub import load
 
     tokenizer = load(arguments.tokenizer)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenizers_vq.baselines import pixels_of
-from tokenizers_vq.codecs import RateTable
 from tokenizers_vq.data.transforms import to_signal
+from tokenizers_vq.evaluation.baselines import pixels_of
+from tokenizers_vq.evaluation.image_codecs import RateTable
 from tokenizers_vq.metrics.base import mean_interval
 from tokenizers_vq.tokenizer import Tokenizer
 

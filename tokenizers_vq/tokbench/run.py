@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tokenizers_vq import results
 from tokenizers_vq.data.decode import read_rgb
 from tokenizers_vq.data.transforms import image_to_signal, signal_to_image
 from tokenizers_vq.errors import ConfigError, DataError
+from tokenizers_vq.evaluation import results
 from tokenizers_vq.tokbench.geometry import through
 from tokenizers_vq.tokbench.layout import Face, Word, read_faces, read_words
 from tokenizers_vq.tokbench.models import PPOCR, Dlib, Embedder, Reader

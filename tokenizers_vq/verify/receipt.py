@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers_vq import results
 from tokenizers_vq.errors import CheckpointError, ConfigError
+from tokenizers_vq.evaluation import results
 from tokenizers_vq.files import write_atomically
 from tokenizers_vq.verify.properties import (
     LIMITS,

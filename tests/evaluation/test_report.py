@@ -5,8 +5,8 @@ import pytest
 from reference.patch_mean import PROTOCOL, PatchMean, Pictures
 
 from tokenizers_vq.errors import DataError
-from tokenizers_vq.evaluation import evaluate
-from tokenizers_vq.report import Sample, load_samples, read_history, write_report
+from tokenizers_vq.evaluation.entry import evaluate
+from tokenizers_vq.evaluation.report import Sample, load_samples, read_history, write_report
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_history_reads_every_curve_and_skips_gaps(folder, tmp_path):
 
 
 def test_a_page_too_large_leaves_pictures_out_and_says_so(folder, monkeypatch):
-    from tokenizers_vq import report
+    from tokenizers_vq.evaluation import report
 
     monkeypatch.setattr(report, "LIMIT", 60_000)
     rng = np.random.default_rng(0)

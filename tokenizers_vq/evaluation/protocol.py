@@ -15,7 +15,7 @@ from torch import Tensor
 from tokenizers_vq.configs import read_config
 from tokenizers_vq.data.transforms import eval_view, to_uint8
 from tokenizers_vq.errors import ConfigError, unknown_name, unknown_option
-from tokenizers_vq.sound_protocol import SoundProtocol
+from tokenizers_vq.evaluation.sound_protocol import SoundProtocol
 
 CODE = 1  # counts the changes of the evaluation code that change numbers
 ANCHORS = ("identity", "jpeg_q75", "down_up_2x")

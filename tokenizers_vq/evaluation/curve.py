@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
-from tokenizers_vq import results
 from tokenizers_vq.backbones.base import TokenEncoder
 from tokenizers_vq.errors import ConfigError
-from tokenizers_vq.evaluation import evaluate
-from tokenizers_vq.evaluation_run import DataLike
+from tokenizers_vq.evaluation import results
+from tokenizers_vq.evaluation.entry import evaluate
+from tokenizers_vq.evaluation.image_run import DataLike
+from tokenizers_vq.evaluation.protocol import Protocol
 from tokenizers_vq.files import write_atomically
-from tokenizers_vq.protocol import Protocol
 from tokenizers_vq.tokenizer import Tokenizer
 from tokenizers_vq.types import Codes
 from tokenizers_vq.viz import Series, chart_file

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tokenizers_vq.codecs import (
+from tokenizers_vq.errors import ConfigError, ShapeError
+from tokenizers_vq.evaluation.image_codecs import (
     CODECS,
     QUALITIES,
     RateTable,
@@ -12,7 +13,6 @@ from tokenizers_vq.codecs import (
     encode_at_bytes,
     encode_many,
 )
-from tokenizers_vq.errors import ConfigError, ShapeError
 
 
 def photo(size: int = 96, seed: int = 0) -> np.ndarray:

@@ -9,14 +9,14 @@ import pytest
 from reference.mean_codec import MeanCodec
 from reference.patch_mean import PROTOCOL, PatchMean, Pictures
 
-from tokenizers_vq import results
 from tokenizers_vq.errors import ConfigError
-from tokenizers_vq.evaluation import evaluate
-from tokenizers_vq.leaderboard import collect, columns, command, read_claims
-from tokenizers_vq.leaderboard_page import leaderboard_page
+from tokenizers_vq.evaluation import results
+from tokenizers_vq.evaluation.entry import evaluate
+from tokenizers_vq.evaluation.leaderboard import collect, columns, command, read_claims
+from tokenizers_vq.evaluation.leaderboard_page import leaderboard_page
 from tokenizers_vq.verify.receipt import verify
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 VOID = {"meta", "input", "br"}
 CLAIMS = {
     "protocols": {"p1": "as <they> did", "p2": "otherwise"},

@@ -6,9 +6,9 @@ from reference.sounds import voice
 
 from tokenizers_vq import registry
 from tokenizers_vq.errors import ConfigError
+from tokenizers_vq.evaluation.protocol import load_protocol
+from tokenizers_vq.evaluation.sound_protocol import ANCHORS, SoundProtocol, pcm16
 from tokenizers_vq.metrics.si_sdr import si_sdr
-from tokenizers_vq.protocol import load_protocol
-from tokenizers_vq.sound_protocol import ANCHORS, SoundProtocol, pcm16
 
 
 @pytest.mark.parametrize("name", ["speech_16k", "speech_fast"])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tokenizers_vq.errors import ShapeError
-from tokenizers_vq.rate_distortion import Curve, bd_rate, monotone_cubic
+from tokenizers_vq.evaluation.rate_distortion import Curve, bd_rate, monotone_cubic
 
 
 def curve(scale: float, rates=(100, 200, 400, 800), pictures: int = 3) -> Curve:

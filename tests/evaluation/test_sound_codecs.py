@@ -5,8 +5,8 @@ import pytest
 import torch
 from reference.sounds import voice
 
-from tokenizers_vq import sound_codecs
 from tokenizers_vq.errors import ConfigError, MissingExtraError
+from tokenizers_vq.evaluation import sound_codecs
 from tokenizers_vq.metrics.si_sdr import si_sdr
 
 SETTINGS = {"opus": 24, "vorbis": 1.0, "mp3": 0.9, "mulaw": 8}

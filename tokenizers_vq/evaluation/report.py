@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tokenizers_vq import results, viz
-from tokenizers_vq.codecs import CODECS
+from tokenizers_vq import viz
 from tokenizers_vq.errors import DataError
+from tokenizers_vq.evaluation import results
+from tokenizers_vq.evaluation.image_codecs import CODECS
 from tokenizers_vq.files import write_atomically
 from tokenizers_vq.page import html_table, standalone
 from tokenizers_vq.viz import Series

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tokenizers_vq import codecs, registry
+from tokenizers_vq import registry
+from tokenizers_vq.evaluation import image_codecs as codecs
+from tokenizers_vq.evaluation.protocol import Protocol, uint8_tensor
+from tokenizers_vq.evaluation.rate_distortion import Curve, bd_rate
 from tokenizers_vq.metrics.base import Metric, mean_interval
-from tokenizers_vq.protocol import Protocol, uint8_tensor
-from tokenizers_vq.rate_distortion import Curve, bd_rate
 
 CURVE = ("psnr", "ssim")  # measured at every budget; everything else at equal bytes only
 SHOWN = "best_scale"  # the rule of the pictures and of the per-picture rows

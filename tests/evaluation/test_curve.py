@@ -9,12 +9,12 @@ import torch
 from reference.patch_mean import PROTOCOL, Pictures
 
 from tokenizers_vq.configs import read_config
-from tokenizers_vq.curve import measure_curve
 from tokenizers_vq.data.synthetic import SyntheticImages
 from tokenizers_vq.data.transforms import to_signal, to_uint8
 from tokenizers_vq.errors import ConfigError, ShapeError
-from tokenizers_vq.evaluation import add_arguments, main_from_args
-from tokenizers_vq.protocol import load_protocol
+from tokenizers_vq.evaluation.curve import measure_curve
+from tokenizers_vq.evaluation.entry import add_arguments, main_from_args
+from tokenizers_vq.evaluation.protocol import load_protocol
 from tokenizers_vq.tokenizer import Tokenizer
 from tokenizers_vq.training.prior import fit_prior
 

@@ -10,13 +10,14 @@ import soundfile
 import torch
 from reference.sounds import hide, voice
 
-from tokenizers_vq import evaluation, results, sound_codecs, sound_report, sound_run
 from tokenizers_vq.configs import tokenizer_config
 from tokenizers_vq.errors import ConfigError, MissingExtraError
-from tokenizers_vq.evaluation import evaluate
+from tokenizers_vq.evaluation import entry as evaluation
+from tokenizers_vq.evaluation import results, sound_codecs, sound_report, sound_run
+from tokenizers_vq.evaluation.entry import evaluate
+from tokenizers_vq.evaluation.protocol import load_protocol
+from tokenizers_vq.evaluation.sound_evaluation import evaluate_sound, sound_dataset
 from tokenizers_vq.metrics.pesq import PESQ
-from tokenizers_vq.protocol import load_protocol
-from tokenizers_vq.sound_evaluation import evaluate_sound, sound_dataset
 from tokenizers_vq.tokenizer import Tokenizer
 
 PLAIN = {
@@ -252,7 +253,7 @@ def test_the_command_line_measures_sound(monkeypatch, tokenizer, folder, tmp_pat
 
 
 def test_the_script_measures_codecs_alone(folder, tmp_path, capsys):
-    path = Path(__file__).resolve().parents[1] / "eval" / "speech_codecs.py"
+    path = Path(__file__).resolve().parents[2] / "eval" / "speech_codecs.py"
     spec = importlib.util.spec_from_file_location("eval_speech_codecs", path)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
@@ -270,7 +271,7 @@ def test_the_script_measures_codecs_alone(folder, tmp_path, capsys):
 def test_the_ranking_script_tells_a_metric_that_ranks_from_one_that_does_not(
     folder, tmp_path, capsys
 ):
-    path = Path(__file__).resolve().parents[1] / "eval" / "rank_speech_metrics.py"
+    path = Path(__file__).resolve().parents[2] / "eval" / "rank_speech_metrics.py"
     spec = importlib.util.spec_from_file_location("rank_speech_metrics", path)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
@@ -295,8 +296,8 @@ def test_the_ranking_script_tells_a_metric_that_ranks_from_one_that_does_not(
 
 
 def test_the_leaderboard_has_a_row_per_coder_and_each_codec_once(result, tmp_path):
-    from tokenizers_vq.leaderboard import collect
-    from tokenizers_vq.leaderboard_page import leaderboard_page
+    from tokenizers_vq.evaluation.leaderboard import collect
+    from tokenizers_vq.evaluation.leaderboard_page import leaderboard_page
 
     results.write_json(tmp_path / "a" / "result.json", result)
     again = json.loads(json.dumps(result))

@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tokenizers_vq import results
-from tokenizers_vq.baselines import Baselines, build_metrics, pixels_of
 from tokenizers_vq.data.transforms import to_signal, to_uint8
 from tokenizers_vq.errors import BitstreamError, DataError
+from tokenizers_vq.evaluation import results
+from tokenizers_vq.evaluation.baselines import Baselines, build_metrics, pixels_of
+from tokenizers_vq.evaluation.protocol import Protocol as EvaluationProtocol
 from tokenizers_vq.metrics.base import Score, mean_score
-from tokenizers_vq.protocol import Protocol as EvaluationProtocol
 from tokenizers_vq.types import Codes
 
 DEFINITION = (

@@ -9,11 +9,13 @@ import torch
 from PIL import Image
 from reference.patch_mean import PROTOCOL, Identity, PatchMean, Pictures
 
-from tokenizers_vq import evaluation, evaluation_run, results
 from tokenizers_vq.bitstream import from_bytes
 from tokenizers_vq.data.transforms import to_signal, to_uint8
 from tokenizers_vq.errors import BitstreamError, ConfigError, DataError, MissingExtraError
-from tokenizers_vq.evaluation import dataset_from, evaluate
+from tokenizers_vq.evaluation import entry as evaluation
+from tokenizers_vq.evaluation import image_run as evaluation_run
+from tokenizers_vq.evaluation import results
+from tokenizers_vq.evaluation.entry import dataset_from, evaluate
 
 
 @pytest.fixture(scope="module")

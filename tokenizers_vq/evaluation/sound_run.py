@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenizers_vq import registry, results, sound_codecs
+from tokenizers_vq import registry
 from tokenizers_vq.errors import ConfigError, DataError
-from tokenizers_vq.evaluation_run import _file
+from tokenizers_vq.evaluation import results, sound_codecs
+from tokenizers_vq.evaluation.image_run import _file
+from tokenizers_vq.evaluation.sound_protocol import ANCHORS, SoundProtocol, pcm16
 from tokenizers_vq.functional.resampling import resample
 from tokenizers_vq.metrics.base import Metric, Score
 from tokenizers_vq.metrics.speech import ratio_score
-from tokenizers_vq.sound_protocol import ANCHORS, SoundProtocol, pcm16
 
 DEFINITION = (
     "seconds inside encode (samples to indices) and decode (indices to samples) per second of "

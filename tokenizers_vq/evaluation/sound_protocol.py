@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from tokenizers_vq.errors import ConfigError, unknown_name
+from tokenizers_vq.evaluation.sound_codecs import CODECS
 from tokenizers_vq.functional.resampling import resample
 from tokenizers_vq.metrics.speech import SILENCE
-from tokenizers_vq.sound_codecs import CODECS
 
 CODE = 1  # counts the changes of the evaluation code that change numbers
 

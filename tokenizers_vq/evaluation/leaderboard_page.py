@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from tokenizers_vq import results
-from tokenizers_vq.leaderboard import Board, columns, command
+from tokenizers_vq.evaluation import results
+from tokenizers_vq.evaluation.leaderboard import Board, columns, command
 from tokenizers_vq.page import standalone
 
 LEAD = (

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokenizers_vq import results
 from tokenizers_vq.errors import ConfigError
+from tokenizers_vq.evaluation import results
 
 CLAIM = ("tokenizer", "metric", "value", "protocol", "source")
 

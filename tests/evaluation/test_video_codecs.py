@@ -5,7 +5,7 @@ import torch
 from tokenizers_vq.data.synthetic_video import SyntheticVideo
 from tokenizers_vq.data.transforms import to_uint8
 from tokenizers_vq.errors import ConfigError, ShapeError
-from tokenizers_vq.video_codecs import code_video
+from tokenizers_vq.evaluation.video_codecs import code_video
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tokenizers_vq import results
 from tokenizers_vq.errors import ConfigError, MissingExtraError
-from tokenizers_vq.evaluation_run import DataLike, EvaluationRun, TokenizerLike
+from tokenizers_vq.evaluation import results
+from tokenizers_vq.evaluation.image_run import DataLike, EvaluationRun, TokenizerLike
+from tokenizers_vq.evaluation.protocol import Protocol, load_protocol
+from tokenizers_vq.evaluation.sound_protocol import SoundProtocol
 from tokenizers_vq.files import write_atomically
-from tokenizers_vq.protocol import Protocol, load_protocol
-from tokenizers_vq.sound_protocol import SoundProtocol
 
 
 def evaluate(
@@ -60,7 +60,7 @@ def evaluate(
 
     chosen = load_protocol(protocol)
     if isinstance(chosen, SoundProtocol):
-        from tokenizers_vq.sound_evaluation import evaluate_sound
+        from tokenizers_vq.evaluation.sound_evaluation import evaluate_sound
 
         return evaluate_sound(
             tokenizer, dataset, chosen, out, data_name=data_name, device=device, weights=weights,
@@ -171,7 +171,7 @@ def main_from_args(arguments: argparse.Namespace) -> int:
     if arguments.limit is not None:
         protocol = dataclasses.replace(protocol, limit=arguments.limit)
     if isinstance(protocol, SoundProtocol):
-        from tokenizers_vq.sound_evaluation import sound_dataset
+        from tokenizers_vq.evaluation.sound_evaluation import sound_dataset
 
         if arguments.tokens is not None:
             raise ConfigError(
@@ -186,7 +186,7 @@ def main_from_args(arguments: argparse.Namespace) -> int:
     options: dict[str, Any] = {"data_name": name, "device": arguments.device}
     options |= {"weights": weights, "strict": arguments.strict}
     if arguments.tokens is not None and not isinstance(protocol, SoundProtocol):
-        from tokenizers_vq.curve import curve_and_report
+        from tokenizers_vq.evaluation.curve import curve_and_report
 
         curve_and_report(tokenizer, dataset, arguments.tokens, protocol, out, **options)
         return 0
@@ -210,8 +210,8 @@ def evaluate_and_report(
         out: folder of everything that is written.
         **options: as for ``evaluate``.
     """
-    from tokenizers_vq.report import rate_picture, write_report
-    from tokenizers_vq.sound_report import write_sound_report
+    from tokenizers_vq.evaluation.report import rate_picture, write_report
+    from tokenizers_vq.evaluation.sound_report import write_sound_report
 
     sound = isinstance(protocol, SoundProtocol)
     if hasattr(tokenizer, "to"):

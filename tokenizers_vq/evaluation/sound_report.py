@@ -9,7 +9,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from tokenizers_vq import results, viz
+from tokenizers_vq import viz
+from tokenizers_vq.evaluation import results
 from tokenizers_vq.files import write_atomically
 from tokenizers_vq.page import html_table, standalone
 from tokenizers_vq.viz import Series

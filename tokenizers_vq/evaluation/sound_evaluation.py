@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from tokenizers_vq import results
 from tokenizers_vq.errors import ConfigError, MissingExtraError
+from tokenizers_vq.evaluation import results
+from tokenizers_vq.evaluation.sound_protocol import SoundProtocol
+from tokenizers_vq.evaluation.sound_run import SoundRun
 from tokenizers_vq.files import write_atomically
-from tokenizers_vq.sound_protocol import SoundProtocol
-from tokenizers_vq.sound_run import SoundRun
 
 
 def evaluate_sound(
@@ -82,7 +82,7 @@ def sound_dataset(name: str, protocol: SoundProtocol) -> tuple[Any, str]:
         ConfigError: there is neither such a folder nor such a data set, or it has another rate.
     """
     from tokenizers_vq.data.audio import AudioFolder
-    from tokenizers_vq.evaluation import dataset_from
+    from tokenizers_vq.evaluation.entry import dataset_from
 
     if Path(name).is_dir():
         dataset: Any = AudioFolder(name, sample_rate=protocol.sample_rate)

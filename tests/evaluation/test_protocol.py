@@ -5,7 +5,7 @@ import torch
 
 from tokenizers_vq.configs import config_names
 from tokenizers_vq.errors import ConfigError
-from tokenizers_vq.protocol import Protocol, load_protocol
+from tokenizers_vq.evaluation.protocol import Protocol, load_protocol
 
 
 @pytest.mark.parametrize("name", config_names("protocol"))

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from reference.patch_mean import PROTOCOL, PatchMean, Pictures
 
-from tokenizers_vq import results
 from tokenizers_vq.errors import ConfigError
-from tokenizers_vq.evaluation import evaluate
+from tokenizers_vq.evaluation import results
+from tokenizers_vq.evaluation.entry import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_numbers_are_printed_with_four_digits():
 
 
 def script(name: str):
-    path = Path(__file__).resolve().parents[1] / "eval" / f"{name}.py"
+    path = Path(__file__).resolve().parents[2] / "eval" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"eval_{name}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,0 +1,1 @@
+"""Protocols, runs, classic codecs, results and pages: ``tvq eval`` and what its numbers need."""
