@@ -272,7 +272,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     sub = command("demo", demo)
     sub.add_argument("-o", "--out", type=Path, default=Path("outputs/demo"))
     for name, run, module in (
-        ("eval", evaluate, "evaluation"),
+        ("eval", evaluate, "evaluation.entry"),
         ("verify", verify, "verify.receipt"),
         ("probe", probe, "robustness.probe"),
         ("tokbench", tokbench, "tokbench.run"),
