@@ -91,6 +91,8 @@ METRICS = {
     "dists": "tokenizers_vq.metrics.dists:Dists",
     "dnsmos": "tokenizers_vq.metrics.dnsmos:DNSMOS",
     "fidelity": "tokenizers_vq.metrics.fidelity:Fidelity",
+    "flicker": "tokenizers_vq.metrics.flicker:Flicker",
+    "frames": "tokenizers_vq.metrics.frames:Frames",
     "inception_score": "tokenizers_vq.metrics.inception_score:InceptionScore",
     "mel_distance": "tokenizers_vq.metrics.mel_distance:MelDistance",
     "perceptual": "tokenizers_vq.metrics.perceptual:Perceptual",
@@ -159,7 +161,8 @@ def build(kind: str, config: Mapping[str, Any], **shared: Any) -> Any:
 
     Parts nest as data: an option whose value is a mapping with a ``name``, a list of such, or
     ``{repeat: n, of: {...}}`` is built first. The class that nests says in the static method
-    ``inner_dim(dim, count)`` which width its ``count`` inner parts get when they name none.
+    ``inner_dim(dim, count)`` which width its ``count`` inner parts get when they name none; one
+    whose parts have no width says ``nests = True``.
 
     Args:
         kind: which table ``config["name"]`` is looked up in.
@@ -188,14 +191,16 @@ def build(kind: str, config: Mapping[str, Any], **shared: Any) -> Any:
     for option, value in options.items():
         inner = _inner_configs(value)
         if inner is not None:
-            if not hasattr(cls, "inner_dim"):
+            inner_dim: Any = getattr(cls, "inner_dim", None)
+            if inner_dim is None and not getattr(cls, "nests", False):
                 raise ConfigError(
                     f"{kind} '{name}': option '{option}' takes no nested parts; got {value!r:.80}. "
                     "Give it plain values, or choose a part that nests others."
                 )
             width = options.get("code_dim") or options.get("dim")
             named = all("dim" in one for one in inner)  # nothing is left to share out
-            dim = {} if width is None or named else {"dim": cls.inner_dim(width, len(inner))}
+            shares = inner_dim is not None and width is not None and not named
+            dim = {"dim": inner_dim(width, len(inner))} if shares else {}
             options[option] = [build(kind, one, **{**shared, **dim}) for one in inner]
     return _made(cls, options, f"{kind} '{name}'")
 

@@ -72,6 +72,22 @@ def token_mosaic(tokens: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.array(picture)
 
 
+def token_strip(tokens: np.ndarray) -> np.ndarray:
+    """Return the latent frames of a video side by side, a pixel per position, as ``token_mosaic``.
+
+    Args:
+        tokens: ``(t, h, w, K)`` int64.
+
+    Returns:
+        ``(h, t * (w + 1) - 1, 3)`` uint8, a white column between two frames.
+    """
+    frames, height, width, _ = tokens.shape
+    row = tokens.transpose(1, 0, 2, 3).reshape(height, frames * width, -1)
+    cells = token_mosaic(row, (height, frames * width)).reshape(height, frames, width, 3)
+    parted = np.pad(cells, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=255)
+    return parted.reshape(height, -1, 3)[:, :-1]
+
+
 def side_by_side(
     images: Mapping[str, np.ndarray] | Sequence[np.ndarray], gap: int = 8
 ) -> Image.Image:

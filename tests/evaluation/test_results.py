@@ -1,6 +1,7 @@
 import copy
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -49,6 +50,18 @@ def test_tables_refuse_to_mix(result, change, what):
         results.results_table([result, other(result, **change)])
     assert str(caught.value).startswith(f"results: expected one {what} in a table; got ")
     assert str(caught.value).endswith("Make one table for each.")
+
+
+def test_the_commit_is_that_of_the_clone():
+    root = Path(__file__).resolve().parents[2]
+    found = results.environment("cpu")["commit"]
+    if not (root / ".git").exists():
+        assert found is None
+        return
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    assert (
+        found == subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    )
 
 
 def test_a_table_of_nothing_is_refused():

@@ -5,7 +5,7 @@ import torch
 from tokenizers_vq.data.synthetic_video import SyntheticVideo
 from tokenizers_vq.data.transforms import to_uint8
 from tokenizers_vq.errors import ConfigError, ShapeError
-from tokenizers_vq.evaluation.video_codecs import code_video
+from tokenizers_vq.evaluation.video_codecs import SCALES, _Coder, _without_text, code_video
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +40,27 @@ def test_mistakes_are_named(video):
     )
     with pytest.raises(ConfigError, match="expected a budget of at least 1 byte; got 0"):
         code_video(torch.zeros(1, 2, 2, 3, dtype=torch.uint8).numpy(), "x264", 0)
+
+
+def test_frames_may_be_shrunk_where_that_helps(video):
+    noisy = np.random.default_rng(0).integers(0, 256, video.shape, dtype=np.uint8)
+    fast = {"preset": "ultrafast"}
+    budget = code_video(noisy, "x264", 1, options=fast).n_bytes - 1
+    own = code_video(noisy, "x264", budget, options=fast)
+    best = code_video(noisy, "x264", budget, scales=SCALES, options=fast)
+    assert (own.fits, best.fits) == (False, True)
+    assert best.scale < 1
+    assert best.video.shape == video.shape
+    same = code_video(video, "x264", 5000, scales=SCALES, options=fast)
+    assert same.scale == 1
+
+
+def test_the_text_of_x264_is_not_counted(video):
+    packets = _Coder("x264", 25, {}).encode(video, 51)
+    assert not any(b"x264" in packet for packet in packets)
+    # as the encoder made it: a text of several hundred bytes, and the rest
+    start, text = b"\0\0\1", b"\x06\x05words"
+    unit, picture = b"\x67abc", b"\x65de\0f"
+    assert _without_text(start + text + b"\0" + start + unit + start + picture) == (
+        b"\0" + start + unit + start + picture
+    )

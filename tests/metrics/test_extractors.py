@@ -40,6 +40,6 @@ def test_unknown_extractor():
     with pytest.raises(ConfigError) as error:
         extractor("resnet")
     assert str(error.value) == (
-        "extractor: there is no 'resnet'; choose one of clip, dinov2, efflite0, inception, "
-        "inception-clean, inception-halfpixel."
+        "extractor: there is no 'resnet'; choose one of clip, dinov2, efflite0, efflite0-clip, "
+        "i3d, inception, inception-clean, inception-halfpixel."
     )

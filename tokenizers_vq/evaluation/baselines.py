@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from tokenizers_vq.evaluation.protocol import Protocol, uint8_tensor
 from tokenizers_vq.evaluation.rate_distortion import Curve, bd_rate
 from tokenizers_vq.metrics.base import Metric, mean_interval
 
-CURVE = ("psnr", "ssim")  # measured at every budget; everything else at equal bytes only
 SHOWN = "best_scale"  # the rule of the pictures and of the per-picture rows
 
 
@@ -27,19 +27,24 @@ class Baselines:
     Args:
         protocol: names the anchors, codecs, budgets and metrics.
         weights: local weights files by key.
+
+    Attributes:
+        curve: what is measured at every budget; everything else at equal bytes only.
     """
+
+    curve: Mapping[str, Any] = MappingProxyType({"name": "similarity", "names": ["psnr", "ssim"]})
 
     def __init__(self, protocol: Protocol, weights: Mapping[str, str]) -> None:
         self.protocol = protocol
         paired = [one for one in protocol.metrics if one["name"] != "codebook"]
         protocol = replace(protocol, resamples=0)  # intervals are given for the gain alone
-        curve = [{"name": "similarity", "names": list(CURVE)}]
         self.anchors = {name: build_metrics(paired, protocol, weights) for name in protocol.anchors}
         self.metrics = {
             (codec, rule, factor): build_metrics(
-                paired if factor == 1 else curve, protocol, weights
+                paired if factor == 1 else [self.curve], protocol, weights
             )
             for codec in protocol.codecs
+            if not self.missing(codec)
             for rule in codecs.RULES
             for factor in (protocol.budgets if rule == SHOWN else [1])
         }
@@ -51,7 +56,7 @@ class Baselines:
         """Add a batch.
 
         Args:
-            real: the originals, uint8 ``(B, 3, H, W)``.
+            real: the originals, uint8 ``(B, 3, H, W)``, or clips.
             n_bytes: size of the tokenizer's file of each picture.
 
         Returns:
@@ -59,7 +64,7 @@ class Baselines:
             ``pictures`` holds what that looks like until the next batch.
         """
         for name, metrics in self.anchors.items():
-            anchor = torch.stack([ANCHOR_IMAGES[name](one) for one in real])
+            anchor = torch.stack([self.anchor(name, one) for one in real])
             for metric in metrics:
                 metric.update(real, anchor)
         budgets = self.protocol.budgets
@@ -69,8 +74,8 @@ class Baselines:
             for one, size in zip(real, n_bytes, strict=True)
         ]
         rows: list[dict[str, Any]] = [{} for _ in requests]
-        for codec, options in self.protocol.codecs.items():
-            coded = codecs.encode_many(requests, codec, options)
+        for codec in dict.fromkeys(key[0] for key in self.metrics):
+            coded = self.code(requests, codec)
             self._add((codec, "own_size", 1), [one["own_size"][0] for one in coded], real)
             for place, factor in enumerate(budgets):
                 self._add((codec, SHOWN, factor), [one[SHOWN][place] for one in coded], real)
@@ -81,6 +86,20 @@ class Baselines:
                 row[codec] = {"psnr": value, **one._asdict()}
                 del row[codec]["image"]
         return rows
+
+    def missing(self, codec: str) -> str:
+        """Return why a codec cannot be measured, empty if it can."""
+        return ""
+
+    def anchor(self, name: str, picture: Tensor) -> Tensor:
+        """Return the trivial reconstruction ``name`` of a uint8 picture ``(3, H, W)``."""
+        return ANCHOR_IMAGES[name](picture)
+
+    def code(
+        self, requests: Sequence[codecs.Request], codec: str
+    ) -> list[dict[str, list[codecs.Encoded]]]:
+        """Return what a codec makes of pictures by each rule, see ``image_codecs.encode_many``."""
+        return codecs.encode_many(requests, codec, self.protocol.codecs[codec])
 
     def anchor_values(self) -> dict[str, dict[str, float | None]]:
         """Return the metrics of every anchor."""
@@ -117,7 +136,8 @@ class Baselines:
         """
         tokenizer = Curve.of([n_bytes], [psnr])
         found = {}
-        for codec in self.protocol.codecs if len(self.protocol.budgets) > 1 else ():
+        measured = dict.fromkeys(key[0] for key in self.metrics)
+        for codec in measured if len(self.protocol.budgets) > 1 else ():
             keys = [(codec, SHOWN, factor) for factor in self.protocol.budgets]
             sizes = [[float(size) for size in self.sizes[key]] for key in keys]
             curve = Curve.of(sizes, [_psnr(self.metrics[key]) for key in keys])
@@ -126,7 +146,7 @@ class Baselines:
         return found
 
     def _add(self, key: tuple[str, str, float], column: list[codecs.Encoded], real: Tensor) -> None:
-        fake = torch.stack([torch.from_numpy(one.image).permute(2, 0, 1) for one in column])
+        fake = torch.stack([torch.from_numpy(one.image).movedim(-1, 0) for one in column])
         for metric in self.metrics[key]:
             metric.update(real, fake.contiguous())
         self.sizes[key] += [one.n_bytes for one in column]
@@ -148,8 +168,8 @@ def build_metrics(
 
 
 def pixels_of(image: Tensor) -> np.ndarray:
-    """Return a uint8 picture ``(3, H, W)`` as ``(H, W, 3)``."""
-    pixels: np.ndarray = image.permute(1, 2, 0).contiguous().numpy()
+    """Return a uint8 picture ``(3, H, W)`` as ``(H, W, 3)``, a clip as ``(T, H, W, 3)``."""
+    pixels: np.ndarray = image.movedim(0, -1).contiguous().numpy()
     return pixels
 
 

@@ -1,4 +1,4 @@
-"""Run a protocol over a data set with a tokenizer: one result, samples, pictures."""
+"""Run a protocol over a data set with a tokenizer: one result, samples, pictures or clips."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from tokenizers_vq.evaluation import results
 from tokenizers_vq.evaluation.image_run import DataLike, EvaluationRun, TokenizerLike
 from tokenizers_vq.evaluation.protocol import Protocol, load_protocol
 from tokenizers_vq.evaluation.sound_protocol import SoundProtocol
+from tokenizers_vq.evaluation.video_protocol import VideoProtocol
+from tokenizers_vq.evaluation.video_run import VideoRun, video_dataset
 from tokenizers_vq.files import write_atomically
 
 
@@ -35,8 +37,8 @@ def evaluate(
 
     Args:
         tokenizer: as ``tokenizers_vq.load`` returns it.
-        dataset: with ``ids`` and ``sha256()``; items ``(3, H, W)`` float32 in [-1, 1], or clips
-            ``(C, T)`` at the rate of a protocol for sound.
+        dataset: with ``ids`` and ``sha256()``; items ``(3, H, W)`` float32 in [-1, 1], videos
+            ``(3, T, H, W)``, or clips ``(C, T)`` at the rate of a protocol for sound.
         protocol: name in ``conf/protocol``, plain data, a ``Protocol`` or a ``SoundProtocol``.
         out: folder for ``result.json``, ``samples.jsonl``, ``table.md`` and the pictures; nothing
             is written without it.
@@ -66,10 +68,11 @@ def evaluate(
             tokenizer, dataset, chosen, out, data_name=data_name, device=device, weights=weights,
             strict=strict,
         )  # fmt: skip
-    run = EvaluationRun(tokenizer, dataset, chosen, device, dict(weights or {}))
+    made = VideoRun if isinstance(chosen, VideoProtocol) else EvaluationRun
+    run = made(tokenizer, dataset, chosen, device, dict(weights or {}))
     folder = None if out is None else Path(out)
     start = time.perf_counter()
-    with tqdm(total=run.total, unit="picture", leave=False, disable=None) as bar:
+    with tqdm(total=run.total, unit=run.items[:-1], leave=False, disable=None) as bar:
         for batch in run.batches():
             run.measure(batch)
             if folder is not None:
@@ -85,6 +88,7 @@ def evaluate(
         write_atomically(folder / "table.md", "\n\n".join(filter(None, tables)) + "\n")
         results.write_json(folder / "result.json", result)  # last: it says the rest is complete
     missing = [f"{k}: {v['reason']}" for k, v in result["metrics"].items() if v["reason"]]
+    missing += result.get("skipped_codecs", {}).values()
     if strict and missing:
         raise MissingExtraError(
             f"evaluate: expected every metric with strict; got {len(missing)} skipped "
@@ -135,7 +139,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         default=None,
-        help="folder of pictures or sounds, or a name in conf/data (wheels; synthetic_audio)",
+        help="folder of pictures, sounds or videos, or a name in conf/data (default: wheels, "
+        "synthetic_audio, synthetic_video)",
     )
     parser.add_argument("--protocol", default="image_fast", help="name in conf/protocol")
     parser.add_argument("-o", "--out", type=Path, default=None, help="folder of the results")
@@ -173,12 +178,11 @@ def main_from_args(arguments: argparse.Namespace) -> int:
     if isinstance(protocol, SoundProtocol):
         from tokenizers_vq.evaluation.sound_evaluation import sound_dataset
 
-        if arguments.tokens is not None:
-            raise ConfigError(
-                f"eval: expected --tokens with a protocol of pictures; got {protocol.name}, of "
-                "sounds. Leave --tokens out."
-            )
+        _refuse_tokens(arguments, protocol, "sounds")
         dataset, name = sound_dataset(arguments.data or "synthetic_audio", protocol)
+    elif isinstance(protocol, VideoProtocol):
+        _refuse_tokens(arguments, protocol, "videos")
+        dataset, name = video_dataset(arguments.data or "synthetic_video", protocol)
     else:
         dataset, name = dataset_from(arguments.data or "wheels")
     tokenizer = load(arguments.tokenizer)
@@ -192,6 +196,16 @@ def main_from_args(arguments: argparse.Namespace) -> int:
         return 0
     evaluate_and_report(tokenizer, dataset, protocol, out, **options)
     return 0
+
+
+def _refuse_tokens(
+    arguments: argparse.Namespace, protocol: Protocol | SoundProtocol, of: str
+) -> None:
+    if arguments.tokens is not None:
+        raise ConfigError(
+            f"eval: expected --tokens with a protocol of pictures; got {protocol.name}, of "
+            f"{of}. Leave --tokens out."
+        )
 
 
 def evaluate_and_report(

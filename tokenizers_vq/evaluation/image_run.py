@@ -71,7 +71,15 @@ class Batch:
 
 
 class EvaluationRun:
-    """The state of one evaluation."""
+    """The state of one evaluation.
+
+    Attributes:
+        unit: what is counted; ``items``, more than one of it.
+        baselines_of: the class of what the tokenizer is compared with.
+    """
+
+    unit, items = "image", "pictures"
+    baselines_of: type[Baselines] = Baselines
 
     def __init__(
         self,
@@ -84,7 +92,7 @@ class EvaluationRun:
         self.tokenizer, self.dataset, self.protocol = tokenizer, dataset, protocol
         self.device, self.weights = device, weights
         self.metrics = build_metrics(protocol.metrics, protocol, weights)
-        self.baselines = Baselines(protocol, weights)
+        self.baselines = self.baselines_of(protocol, weights)
         self.rows: list[dict[str, Any]] = []
         self.rates: dict[str, list[float]] = {}
         self.seconds = {"encode": 0.0, "decode": 0.0}
@@ -124,14 +132,17 @@ class EvaluationRun:
                 return
             place = folder / "images" / name.replace("/", "__")
             place.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels_of(batch.real[k])).save(place / "original.png")
-            Image.fromarray(pixels_of(batch.fake[k])).save(place / "reconstruction.png")
+            self.keep_pixels(place, "original", pixels_of(batch.real[k]))
+            self.keep_pixels(place, "reconstruction", pixels_of(batch.fake[k]))
             np.save(place / "tokens.npy", batch.codes.indices[k].cpu().numpy())
             (place / "picture.tok").write_bytes(batch.files[k])
-            for codec in self.protocol.codecs:
-                coded = self.baselines.pictures[codec][k]
-                Image.fromarray(coded).save(place / f"{codec}.png")
+            for codec, coded in self.baselines.pictures.items():
+                self.keep_pixels(place, codec, coded[k])
             self.kept += 1
+
+    def keep_pixels(self, place: Path, name: str, pixels: np.ndarray) -> None:
+        """Write a picture ``(H, W, 3)``."""
+        Image.fromarray(pixels).save(place / f"{name}.png")
 
     def result(self, data_name: str) -> dict[str, Any]:
         """Return everything as plain data."""
@@ -153,6 +164,7 @@ class EvaluationRun:
                 "name": data_name,
                 "sha256": self.dataset.sha256(),
                 "n": len(chosen),
+                **({} if self.items == "pictures" else {"unit": self.items}),
                 "ids_sha256": hashlib.sha256("\n".join(chosen).encode()).hexdigest(),
             },
             "seed": protocol.seed,
@@ -170,7 +182,9 @@ class EvaluationRun:
     def _chosen(self) -> list[int]:
         total = len(self.dataset.ids)
         if not total:
-            raise DataError("evaluate: expected at least one picture; got none. Check the folder.")
+            raise DataError(
+                f"evaluate: expected at least one {self.items[:-1]}; got none. Check the folder."
+            )
         limit = self.protocol.limit
         if limit is None or limit >= total:
             return list(range(total))
@@ -236,12 +250,12 @@ class EvaluationRun:
 
     def _rate_scores(self) -> dict[str, Score]:
         units = {
-            "n_bytes": ("byte/image", False),
+            "n_bytes": (f"byte/{self.unit}", False),
             "bpp": ("bit/pixel", False),
-            "fixed_bytes": ("byte/image", False),
-            "nominal_bits": ("bit/image", False),
+            "fixed_bytes": (f"byte/{self.unit}", False),
+            "nominal_bits": (f"bit/{self.unit}", False),
             "nominal_bpp": ("bit/pixel", False),
-            "tokens": ("per image", None),
+            "tokens": (f"per {self.unit}", None),
         }
         resamples, seed = self.protocol.resamples, self.protocol.seed
         return {
@@ -252,12 +266,12 @@ class EvaluationRun:
     def _throughput(self) -> dict[str, Any]:
         n = len(self.rows)
         return {
-            "encode_images_per_second": n / max(self.seconds["encode"], 1e-9),
-            "decode_images_per_second": n / max(self.seconds["decode"], 1e-9),
+            f"encode_{self.unit}s_per_second": n / max(self.seconds["encode"], 1e-9),
+            f"decode_{self.unit}s_per_second": n / max(self.seconds["decode"], 1e-9),
             "batch_size": self.protocol.batch_size,
             "device": self.device,
             "threads": torch.get_num_threads(),
-            "definition": DEFINITION,
+            "definition": DEFINITION.replace("pictures", self.items),
         }
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -56,10 +56,12 @@ class Protocol:
     limit: int | None = None
     seed: int = 0
 
+    known_anchors: ClassVar[Sequence[str]] = ANCHORS
+
     def __post_init__(self) -> None:
         for anchor in self.anchors:
-            if anchor not in ANCHORS:
-                raise unknown_name("anchor", anchor, ANCHORS)
+            if anchor not in self.known_anchors:
+                raise unknown_name("anchor", anchor, self.known_anchors)
         if self.limit is not None and self.limit < 1:
             raise ConfigError(
                 f"protocol '{self.name}': expected a limit of at least 1; got {self.limit}. "
@@ -107,7 +109,7 @@ def load_protocol(
 ) -> Protocol | SoundProtocol:
     """Return the protocol of a name in ``conf/protocol``, or of plain data.
 
-    Plain data with ``signal: audio`` is a protocol for sound.
+    Plain data with ``signal: audio`` is a protocol for sound, with ``signal: video`` for videos.
 
     Raises:
         ConfigError: there is no such protocol, or an option does not exist.
@@ -118,6 +120,10 @@ def load_protocol(
     made: type[Protocol | SoundProtocol] = Protocol
     if config.get("signal") == "audio":
         made = SoundProtocol
+    if config.get("signal") == "video":
+        from tokenizers_vq.evaluation.video_protocol import VideoProtocol
+
+        made = VideoProtocol
     known = [one.name for one in fields(made)]
     for option in config:
         if option not in known:

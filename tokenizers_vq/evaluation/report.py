@@ -1,4 +1,4 @@
-"""One self-contained HTML page about one evaluation: pictures, curves, tables, protocol."""
+"""One self-contained HTML page about one evaluation: pictures or clips, curves, tables."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from PIL import Image
 
 from tokenizers_vq import viz
 from tokenizers_vq.errors import DataError
-from tokenizers_vq.evaluation import results
-from tokenizers_vq.evaluation.image_codecs import CODECS
+from tokenizers_vq.evaluation import image_codecs, results, video_codecs
 from tokenizers_vq.files import write_atomically
 from tokenizers_vq.page import html_table, standalone
 from tokenizers_vq.viz import Series
 
-RATE_LABEL = "bytes per picture, whole file"
+CODECS = (*image_codecs.CODECS, *video_codecs.CODECS)
+FRAME = 120  # milliseconds that a frame of a clip is shown for
 LIMIT = 5_000_000  # bytes of the page
 QUALITIES = (94, 85, 70)  # of the thumbnails, tried in turn until the page is small enough
 CHARTS = 3  # codebooks that get a chart of their own
@@ -37,13 +37,13 @@ CURVES = (
 
 @dataclass(frozen=True)
 class Sample:
-    """One held-out picture in the report.
+    """One held-out picture, or clip, in the report.
 
     Attributes:
         id: its name.
-        original: ``(H, W, 3)`` uint8.
-        reconstruction: ``(H, W, 3)`` uint8.
-        tokens: ``(h, w, K)`` int64, None when the codes are no grid.
+        original: ``(H, W, 3)`` uint8, of a clip ``(T, H, W, 3)``.
+        reconstruction: of the same shape.
+        tokens: ``(h, w, K)`` or ``(t, h, w, K)`` int64, None when the codes are no grid.
         codecs: what classic codecs make of the same bytes, by name.
         scores: the row of ``samples.jsonl``.
     """
@@ -117,7 +117,7 @@ def load_samples(folder: str | Path) -> list[Sample]:
     if table.is_file():
         parsed = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
         rows = {row["id"].replace("/", "__"): row for row in parsed}
-    places = sorted(path.parent for path in (folder / "images").glob("*/original.png"))
+    places = sorted(path.parent for path in (folder / "images").glob("*/original.*"))
     return [_load_sample(place, rows.get(place.name, {})) for place in places]
 
 
@@ -137,13 +137,11 @@ def read_history(run: str | Path) -> dict[str, list[tuple[float, float]]]:
 
 def _load_sample(place: Path, row: Mapping[str, Any]) -> Sample:
     tokens = place / "tokens.npy"
-    codecs = {
-        name: _read(place / f"{name}.png") for name in CODECS if (place / f"{name}.png").is_file()
-    }
+    codecs = {name: _read(place, name) for name in CODECS if any(place.glob(f"{name}.*"))}
     return Sample(
         row.get("id", place.name),
-        _read(place / "original.png"),
-        _read(place / "reconstruction.png"),
+        _read(place, "original"),
+        _read(place, "reconstruction"),
         np.load(tokens, allow_pickle=False) if tokens.is_file() else None,
         codecs,
         row,
@@ -154,10 +152,10 @@ def _page_head(result: Mapping[str, Any], title: str, note: str) -> str:
     name = title or result["tokenizer"]["name"]
     tiles = "".join(_tile(result, key) for key in TILES)
     speed = result["throughput"]
+    verbs = [value for key, value in speed.items() if key.endswith("_per_second")]
     tiles += _stat(
-        f"{_rounded(speed['encode_images_per_second'])} / "
-        f"{_rounded(speed['decode_images_per_second'])}",
-        "encode / decode, pictures per second",
+        " / ".join(map(_rounded, verbs)),
+        f"encode / decode, {results.items(result)} per second",
         f"{speed['device']}, {speed['threads']} threads, batches of {speed['batch_size']}",
     )
     subtitle = f"<p>{escape(note)}</p>" if note else ""
@@ -177,7 +175,8 @@ def _page_tail(result: Mapping[str, Any], history: Mapping[str, list[tuple[float
         f"<footer>{escape(results.footnote(result))} Same pixels on both sides, rounded to uint8. "
         "Bytes are whole files, headers included, on both sides. Thumbnails are recompressed for "
         "this page; the numbers are from the originals. rFD-EffLite0 is not comparable with "
-        "Inception FID.</footer>"
+        f"Inception FID{', nor rFD-EffLite0-clip with FVD' * (results.items(result) == 'clips')}."
+        "</footer>"
     )
 
 
@@ -192,10 +191,10 @@ def _verdict(result: Mapping[str, Any]) -> str:
         )
     if not parts:
         return ""
-    size = results.cell(result, "n_bytes")
+    size, unit = results.cell(result, "n_bytes"), results.items(result)[:-1]
     return (
-        f'<p class="verdict">At the same {size} bytes per picture it is {", ".join(parts)} '
-        f"in PSNR, mean of {result['data']['n']} pictures.</p>"
+        f'<p class="verdict">At the same {size} bytes per {unit} it is {", ".join(parts)} '
+        f"in PSNR, mean of {result['data']['n']} {unit}s.</p>"
     )
 
 
@@ -210,7 +209,7 @@ def _tile(result: Mapping[str, Any], name: str) -> str:
         hint = f"on {score['detail']['tokens']:,} tokens"
     value = score["value"]
     text = f"{100 * value:.1f} %" if name == "usage" else results.number(value)
-    return _stat(text, results.label(name), hint)
+    return _stat(text, results.label(name, result), hint)
 
 
 def _rounded(value: float) -> str:
@@ -225,7 +224,7 @@ def _stat(value: str, label: str, hint: str) -> str:
 
 
 def _rate_distortion(result: Mapping[str, Any]) -> str:
-    chart = viz.line_chart(rate_series(result), RATE_LABEL, "PSNR, dB", log_x=True)
+    chart = viz.line_chart(rate_series(result), _rate_label(result), "PSNR, dB", log_x=True)
     table = results.rate_table(result)
     return (
         f'<div class="card"><h2>Rate and distortion</h2>{chart}<p class="hint">Codecs at their '
@@ -253,7 +252,11 @@ def rate_picture(result: Mapping[str, Any]) -> str:
         return ""
     data, protocol = result["data"], result["protocol"]
     title = f"{data['name']}, n = {data['n']}, {protocol['name']}@{protocol['hash']}"
-    return viz.chart_file(rate_series(result), RATE_LABEL, "PSNR, dB", title)
+    return viz.chart_file(rate_series(result), _rate_label(result), "PSNR, dB", title)
+
+
+def _rate_label(result: Mapping[str, Any]) -> str:
+    return f"bytes per {results.items(result)[:-1]}, whole file"
 
 
 def _codec_rows(result: Mapping[str, Any]) -> str:
@@ -300,7 +303,8 @@ def _codebook_facts(result: Mapping[str, Any]) -> str:
         ),
     }  # fmt: skip
     return html_table(
-        "| over all pictures | |\n||\n" + "\n".join(f"| {k} | {v} |" for k, v in facts.items())
+        f"| over all {results.items(result)} | |\n||\n"
+        + "\n".join(f"| {k} | {v} |" for k, v in facts.items())
     )
 
 
@@ -320,9 +324,10 @@ def _thinned(points: list[tuple[float, float]], limit: int = 400) -> list[tuple[
 
 def _all_metrics(result: Mapping[str, Any]) -> str:
     table = html_table(results.metric_table(result).rsplit("\n\n", 1)[0])
+    distance = "rFD-EffLite0-clip" if results.items(result) == "clips" else "rFD-EffLite0"
     anchors = [
-        f"{name.replace('_', ' ')}: PSNR {results.number(values.get('psnr'))}, rFD-EffLite0 "
-        f"{results.number(values.get('rFD-EffLite0')) or 'skipped'}"
+        f"{name.replace('_', ' ')}: PSNR {results.number(values.get('psnr'))}, {distance} "
+        f"{results.number(values.get(distance)) or 'skipped'}"
         for name, values in result["anchors"].items()
     ]
     hint = (
@@ -348,6 +353,10 @@ def _card(sample: Sample, quality: int) -> str:
         figures.append(
             _figure(viz.token_mosaic(sample.tokens, grid), caption, None, sample.original)
         )
+    if sample.tokens is not None and sample.tokens.ndim == 4:
+        caption = f"tokens, {' x '.join(map(str, sample.tokens.shape[:3]))}, latent frames in a row"
+        strip = viz.token_strip(sample.tokens)
+        figures.append(_figure(strip, caption, None, strip.repeat(4, 0).repeat(4, 1)))
     codecs = "".join(
         _figure(pixels, _caption(results.codec_label(name), row.get(name, {})), quality)
         for name, pixels in sample.codecs.items()
@@ -373,15 +382,18 @@ def _caption(name: str, row: Mapping[str, Any]) -> str:
 def _figure(
     pixels: np.ndarray, caption: str, quality: int | None, like: np.ndarray | None = None
 ) -> str:
-    """Return a picture with its caption; without a quality it is a grid of exact cells."""
+    """Return a picture or clip with its caption; without a quality a grid of exact cells."""
     buffer = io.BytesIO()
-    picture = Image.fromarray(pixels)
+    first, *others = [Image.fromarray(one) for one in (pixels if pixels.ndim == 4 else [pixels])]
     if quality is None:
-        picture.save(buffer, "PNG", optimize=True)
+        first.save(buffer, "PNG", optimize=True)
+    elif others:
+        moving: dict[str, Any] = {"save_all": True, "append_images": others, "duration": FRAME}
+        first.save(buffer, "WEBP", quality=quality, loop=0, **moving)
     else:
-        picture.save(buffer, "WEBP", quality=quality)
+        first.save(buffer, "WEBP", quality=quality)
     kind = "png" if quality is None else "webp"
-    size = pixels.shape if like is None else like.shape
+    size = (pixels if like is None else like).shape[-3:]
     style = ' class="cells"' if quality is None else ""
     encoded = base64.b64encode(buffer.getvalue()).decode()
     return (
@@ -391,6 +403,11 @@ def _figure(
     )
 
 
-def _read(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
+def _read(place: Path, name: str) -> np.ndarray:
+    """Return a picture, or the frames of a clip."""
+    clip = place / f"{name}.npy"
+    if clip.is_file():
+        frames: np.ndarray = np.load(clip, allow_pickle=False)
+        return frames
+    with Image.open(place / f"{name}.png") as picture:
         return np.array(picture.convert("RGB"))

@@ -20,16 +20,27 @@ PACKAGES = (
     "efficientnet-lite-pytorch", "torch-fidelity", "torchaudio", "soundfile", "av",
 )  # fmt: skip
 COLUMNS = (
-    "psnr", "ssim", "ms_ssim", "lpips-alex", "cos-EffLite0", "rFD-EffLite0", "rFID", "bpp",
+    "psnr", "ssim", "ms_ssim", "lpips-alex", "cos-EffLite0", "flicker", "lost_change",
+    "rFD-EffLite0", "rFD-EffLite0-clip", "rFID", "rFVD", "bpp",
     "n_bytes", "kbps", "pesq_wb", "estoi", "visqol", "distillmos", "mel_distance", "usage",
     "dead_codes",
+)  # fmt: skip
+CODEC_COLUMNS = (
+    "psnr", "later_psnr", "ssim", "cos-EffLite0", "flicker", "lost_change", "rFD-EffLite0",
+    "rFD-EffLite0-clip", "rFVD",
 )  # fmt: skip
 SOUND_COLUMNS = (
     "kbps", "payload_kbps", "nominal_kbps", "pesq_wb", "estoi", "visqol", "distillmos",
     "dnsmos_ovrl", "plcmos", "utmos", "dwer", "speaker_similarity", "mel_distance",
     "stft_distance", "si_sdr", "bitrate_efficiency",
 )  # fmt: skip
+ITEM = {"pictures": "image", "clips": "clip"}
+CODEC_LABELS = {
+    "jpeg": "JPEG", "jpeg2000": "JPEG 2000", "webp": "WebP", "avif": "AVIF", "svtav1": "SVT-AV1",
+}  # fmt: skip
 LABELS = {
+    "later_psnr": "PSNR of later frames dB", "flicker": "flicker, grey levels",
+    "lost_change": "lost change, grey levels", "change_psnr": "PSNR of changes dB",
     "psnr": "PSNR dB", "psnr_pooled": "PSNR of mean error dB", "ssim": "SSIM",
     "ms_ssim": "MS-SSIM", "lpips-alex": "LPIPS-alex", "lpips-vgg": "LPIPS-vgg",
     "bpp": "bits per pixel (file)", "n_bytes": "bytes per image (file)",
@@ -90,7 +101,7 @@ def environment(device: str) -> dict[str, Any]:
         except PackageNotFoundError:
             versions[package] = None
     return {
-        "commit": _commit(Path(__file__).resolve().parents[1] / ".git"),
+        "commit": _commit(Path(__file__).resolve().parents[2] / ".git"),
         "python": platform.python_version(),
         "versions": versions,
         "device": device,
@@ -139,11 +150,13 @@ def metric_table(result: Mapping[str, Any]) -> str:
     lines = ["| metric | value | 95 % interval | n |", "|---|---:|---:|---:|"]
     for name, score in result["metrics"].items():
         if score["status"] != "ok":
-            lines.append(f"| {label(name)} | skipped: {score['reason']} | | |")
+            lines.append(f"| {label(name, result)} | skipped: {score['reason']} | | |")
             continue
         interval = score["interval"]
         low_high = "" if interval is None else " .. ".join(number(one) for one in interval)
-        lines.append(f"| {label(name)} | {number(score['value'])} | {low_high} | {score['n']:,} |")
+        lines.append(
+            f"| {label(name, result)} | {number(score['value'])} | {low_high} | {score['n']:,} |"
+        )
     for name, value in result["throughput"].items():
         if isinstance(value, float):
             lines.append(f"| {name.replace('_', ' ')} | {number(value)} | | |")
@@ -152,7 +165,7 @@ def metric_table(result: Mapping[str, Any]) -> str:
 
 def codec_table(result: Mapping[str, Any]) -> str:
     """Return the comparison at equal real bytes as a Markdown table; empty without codecs."""
-    names = [n for n in ("psnr", "ssim", "cos-EffLite0", "rFD-EffLite0") if cell(result, n)]
+    names = [name for name in CODEC_COLUMNS if cell(result, name)]
     heading = " | ".join(label(name) for name in names)
     lines = [
         f"| file | rule | bytes | {heading} | tokenizer's PSNR gain |",
@@ -172,6 +185,10 @@ def codec_table(result: Mapping[str, Any]) -> str:
                 f"{number(point['n_bytes'])}{over} | {values} | "
                 f"{gain['value']:+.2f} dB ({low:+.2f} .. {high:+.2f}) |"
             )
+    if items(result) == "clips":  # what needs no bytes is worth a row: a repeated first frame is
+        for anchor, values in result["anchors"].items():
+            shown = " | ".join(number(values.get(name)) for name in names)
+            lines.append(f"| _{anchor.replace('_', ' ')}_ | | | {shown} | |")
     return "\n".join(lines) if result["baselines"] else ""
 
 
@@ -246,20 +263,24 @@ def footnote(result: Mapping[str, Any]) -> str:
     commit = (result["environment"]["commit"] or "unknown")[:10]
     return (
         f"Protocol {_protocol(result)}; data {data['name']} ({data['sha256'][:12]}), "
-        f"{data['n']} {data.get('unit', 'pictures')}; commit {commit}; seed {result['seed']}."
+        f"{data['n']} {items(result)}; commit {commit}; seed {result['seed']}."
     )
 
 
-def label(name: str) -> str:
-    """Return the name of a metric as it is printed."""
-    return LABELS.get(name, name)
+def items(result: Mapping[str, Any]) -> str:
+    """Return what a result counts: pictures or clips."""
+    return str(result["data"].get("unit", "pictures"))
+
+
+def label(name: str, result: Mapping[str, Any] | None = None) -> str:
+    """Return the name of a metric as it is printed, in a table of one result or of any."""
+    text = LABELS.get(name, name)
+    return text if result is None else text.replace("per image", f"per {ITEM[items(result)]}")
 
 
 def codec_label(codec: str) -> str:
     """Return the name of a codec as it is printed."""
-    return {"jpeg": "JPEG", "jpeg2000": "JPEG 2000", "webp": "WebP", "avif": "AVIF"}.get(
-        codec, codec
-    )
+    return CODEC_LABELS.get(codec, codec)
 
 
 def cell(result: Mapping[str, Any], name: str) -> str:

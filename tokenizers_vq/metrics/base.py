@@ -95,10 +95,13 @@ def mean_score(
     return Score(float(column.mean()), len(values), interval, unit, higher)
 
 
-def check_images(real: Tensor, fake: Tensor, where: str) -> None:
-    """Raise ``ShapeError`` unless both are uint8 ``(B, 3, H, W)`` of one shape."""
+def check_images(real: Tensor, fake: Tensor, where: str, *, clips: bool = False) -> None:
+    """Raise ``ShapeError`` unless both are uint8 ``(B, 3, H, W)`` of one shape.
+
+    Of ``clips`` the shape is ``(B, 3, T, H, W)``.
+    """
     for images in (real, fake):
-        check_shape(images, "B 3 H W", where)
+        check_shape(images, "B 3 T H W" if clips else "B 3 H W", where)
         if images.dtype != torch.uint8:
             raise ShapeError(
                 f"{where}: expected uint8 images; got {images.dtype}. Round and clip them first."

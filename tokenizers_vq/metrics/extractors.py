@@ -61,8 +61,9 @@ class Remembering:
 
     def __call__(self, images: Tensor) -> Features:
         """Return the features of uint8 images ``(B, 3, H, W)``."""
-        for known, features in self._memory:
+        for place, (known, features) in enumerate(self._memory):
             if known is images:
+                self._memory.append(self._memory.pop(place))  # asked for last, forgotten last
                 return features
         with torch.inference_mode():
             parts = [self.features(chunk) for chunk in _chunks(images)]
@@ -120,6 +121,18 @@ def _inception(flavour: str) -> Callable[[Mapping[str, str]], Extractor]:
     return make
 
 
+def _frame_changes(weights: Mapping[str, str]) -> Extractor:
+    from tokenizers_vq.metrics.clip_extractors import FrameChanges
+
+    return FrameChanges(extractor("efflite0", weights))
+
+
+def _i3d(weights: Mapping[str, str]) -> Extractor:
+    from tokenizers_vq.metrics.clip_extractors import I3D
+
+    return I3D(weights)
+
+
 def _vit(name: str) -> Callable[[Mapping[str, str]], Extractor]:
     def make(weights: Mapping[str, str]) -> Extractor:
         from tokenizers_vq.metrics import transformers_2d
@@ -133,10 +146,15 @@ EXTRACTORS: dict[str, Callable[[Mapping[str, str]], Extractor]] = {
     "clip": _vit("clip"),
     "dinov2": _vit("dinov2"),
     "efflite0": EffLite0,
+    "efflite0-clip": _frame_changes,
+    "i3d": _i3d,
     "inception": _inception("tf1"),
     "inception-clean": _inception("clean"),
     "inception-halfpixel": _inception("halfpixel"),
 }
+
+
+CLIPS = ("efflite0-clip", "i3d")  # take videos (B, 3, T, H, W), not images
 
 
 def extractor(name: str, weights: Mapping[str, str] | None = None) -> Extractor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tokenizers_vq.errors import MissingExtraError
 from tokenizers_vq.metrics.base import Metric, Score, check_images, skipped
-from tokenizers_vq.metrics.extractors import Extractor, Features, extractor
+from tokenizers_vq.metrics.extractors import CLIPS, Extractor, Features, extractor
 from tokenizers_vq.types import Codes
 
 
@@ -44,6 +44,7 @@ class FeatureSets(Metric):
     ) -> None:
         super().__init__(min(resamples, 200), seed)
         self.network, self.reason = _try(extractor, weights)
+        self.clips = extractor in CLIPS
         self.real: list[Tensor] = []
         self.fake: list[Tensor] = []
         self.sizes: set[tuple[int, int]] = set()
@@ -57,8 +58,11 @@ class FeatureSets(Metric):
         raise NotImplementedError(f"{type(self).__name__}.scores")
 
     def update(self, real: Tensor, fake: Tensor, codes: Codes | None = None) -> None:
-        """Add the features of a batch of pairs, uint8 ``(B, 3, H, W)``; 2 x 4d bytes per pair."""
-        check_images(real, fake, type(self).__name__)
+        """Add the features of a batch of pairs, uint8 ``(B, 3, H, W)``; 2 x 4d bytes per pair.
+
+        An extractor of clips takes pairs ``(B, 3, T, H, W)``.
+        """
+        check_images(real, fake, type(self).__name__, clips=self.clips)
         if self.network is not None:
             self.real.append(self.select(self.network(real)))
             self.fake.append(self.select(self.network(fake)))

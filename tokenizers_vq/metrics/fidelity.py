@@ -31,6 +31,8 @@ NAMES = {  # what a distance in a feature space is called
     "inception-clean": ("rFID-clean", "rKID-clean"),  # clean-fid
     "inception-halfpixel": ("rFID-halfpixel", "rKID-halfpixel"),  # pytorch-fid
     "dinov2": ("rFDD", "rKDD"),
+    "efflite0-clip": ("rFD-EffLite0-clip", "rKD-EffLite0-clip"),  # ours; never called FVD
+    "i3d": ("rFVD", "rKVD"),
 }
 KEEP = 5000  # images: 8 KB each and side at 2,048 features
 NEEDS = 2  # images: a covariance of one image does not exist

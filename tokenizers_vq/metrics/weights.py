@@ -50,6 +50,7 @@ WEIGHTS: dict[str, WeightsFile] = {
     "efficientnet-lite0": WeightsFile(
         ("efficientnet-lite0-57934424.pth",), "57934424", _efflite0_package
     ),
+    "i3d-torchscript": WeightsFile(("i3d_torchscript.pt",), "bec6519f"),
     "utmos22-strong": WeightsFile(("utmos_state_dict.pt",), ""),  # no hash is published
 }
 
