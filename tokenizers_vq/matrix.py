@@ -15,8 +15,9 @@ from tokenizers_vq.configs import config_names, read_config
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.evaluation import results
 from tokenizers_vq.evaluation.entry import dataset_from, evaluate
-from tokenizers_vq.evaluation.image_run import DataLike, TokenizerLike
+from tokenizers_vq.evaluation.image_run import TokenizerLike
 from tokenizers_vq.evaluation.protocol import Protocol, load_protocol
+from tokenizers_vq.evaluation.run import DataLike
 from tokenizers_vq.evaluation.sound_protocol import SoundProtocol
 from tokenizers_vq.files import write_atomically
 from tokenizers_vq.types import SignalSpec

@@ -1,12 +1,11 @@
 """Two processes with parts of a batch learn what one process learns from all of it."""
 
 import copy
-from datetime import timedelta
 
 import pytest
 import torch
+from reference.ranks import join_group, run_ranks
 from torch import distributed as dist
-from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
@@ -155,31 +154,6 @@ def gradients(module, head, z):
     loss.backward()
     grads = {key: p.grad.clone() for key, p in head.named_parameters() if p.grad is not None}
     return grads | {"loss": loss.detach()}
-
-
-def join_group(rank, folder, seconds):
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/store",
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(seconds=seconds),
-    )
-
-
-def run_ranks(function, folder, *args):
-    """Run ``function(rank, folder, *args)`` in two processes and wait for both."""
-    context = multiprocessing.spawn(function, args=(str(folder), *args), nprocs=2, join=False)
-    try:
-        for _ in range(60):  # each join waits for one process to end, at most 3 seconds
-            if context.join(timeout=3):
-                break
-        else:
-            pytest.fail("two ranks did not finish in 180 seconds")
-    finally:
-        for process in context.processes:
-            process.kill()
 
 
 def work(rank, folder, early):

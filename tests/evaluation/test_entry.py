@@ -13,9 +13,9 @@ from tokenizers_vq.bitstream import from_bytes
 from tokenizers_vq.data.transforms import to_signal, to_uint8
 from tokenizers_vq.errors import BitstreamError, ConfigError, DataError, MissingExtraError
 from tokenizers_vq.evaluation import entry as evaluation
-from tokenizers_vq.evaluation import image_run as evaluation_run
-from tokenizers_vq.evaluation import results
+from tokenizers_vq.evaluation import protocol, results
 from tokenizers_vq.evaluation.entry import dataset_from, evaluate
+from tokenizers_vq.evaluation.image_run import ImageRun
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_a_file_that_decodes_to_other_indices_is_an_error(monkeypatch):
         evaluate(PatchMean(), Pictures(), PROTOCOL)
     assert str(caught.value) == (
         "evaluate: expected the indices a .tok file was made from; got others. "
-        "Report this with the picture: its size cannot be trusted."
+        "Report this with the item: its size cannot be trusted."
     )
 
 
@@ -187,9 +187,7 @@ def test_the_command_line_writes_a_report_and_prints_tables(monkeypatch, tmp_pat
 
     monkeypatch.setattr(tokenizers_vq.hub, "load", lambda name: PatchMean())
     monkeypatch.setattr(evaluation, "dataset_from", lambda name: (Pictures(2), name))
-    monkeypatch.setattr(
-        evaluation, "load_protocol", lambda name: evaluation_run.EvaluationProtocol(**PROTOCOL)
-    )
+    monkeypatch.setattr(evaluation, "load_protocol", lambda name: protocol.Protocol(**PROTOCOL))
     parser = argparse.ArgumentParser()
     evaluation.add_arguments(parser)
     arguments = parser.parse_args(["any", "--data", "mine", "--limit", "1", "-o", str(tmp_path)])
@@ -211,15 +209,12 @@ def test_the_tokenizer_is_compared_at_equal_psnr(result):
 
 
 def test_a_codec_of_known_curve_gives_a_known_difference(result):
-    run = evaluation_run.EvaluationRun(
-        PatchMean(), Pictures(), evaluation.load_protocol(PROTOCOL), "cpu", {}
-    )
+    run = ImageRun(PatchMean(), Pictures(), evaluation.load_protocol(PROTOCOL))
     for factor, (size, psnr) in {0.5: (50, 20.0), 1: (100, 26.0), 4: (400, 38.0)}.items():
         key = ("jpeg", "best_scale", factor)
-        run.baselines.sizes[key] = [size] * 3
-        run.baselines.metrics[key][0].values["psnr"] = [psnr] * 3
-        run.baselines.sizes["webp", *key[1:]] = [size] * 3
-        run.baselines.metrics["webp", *key[1:]][0].values["psnr"] = [psnr] * 3
+        for one in (key, ("webp", *key[1:])):
+            run.baselines.coded[one].counts["n_bytes"] = [size] * 3
+            run.baselines.coded[one].metrics[0][1].values["psnr"] = [psnr] * 3
     found = run.baselines.rate_differences([300, 300, 300], [26.0, 26.0, 26.0])
     assert found["jpeg"]["percent"] == pytest.approx(200)
     assert results.rate_table({"rate_differences": found}).splitlines()[2] == (

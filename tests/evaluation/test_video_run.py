@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from reference.runs import timeless
 
 from tokenizers_vq.data.synthetic_video import SyntheticVideo
 from tokenizers_vq.errors import ConfigError, MissingExtraError
@@ -182,6 +183,15 @@ def test_a_tokenizer_of_pictures_is_refused(data):
     assert str(error.value) == (
         "evaluate: expected a tokenizer of videos; got one of image. Choose a protocol of its kind."
     )
+
+
+def test_what_was_measured_of_videos_is_not_measured_again(result, data, out, monkeypatch):
+    state = out / "state"
+    evaluate(CellMean(), data, PLAIN, out, state=state)
+    assert len(list(state.iterdir())) == 2
+    monkeypatch.setattr(CellMean, "encode", None)
+    again = evaluate(CellMean(), data, PLAIN, out, data_name=result["data"]["name"], state=state)
+    assert timeless(again) == timeless(result)
 
 
 def test_without_pyav_codecs_are_skipped_by_name(data, monkeypatch):

@@ -36,12 +36,12 @@ def test_a_large_mean_in_float32_costs_no_digits():
 def test_merging_is_adding():
     x = features(60)
     one, other = moments(x[:25]), moments(x[25:])
-    one.merge(other)
-    one.merge(Moments(12))
+    one.absorb(other.state())
+    one.absorb(Moments(12).state())
     torch.testing.assert_close(one.mean, x.mean(0), rtol=1e-12, atol=0)
     torch.testing.assert_close(one.covariance, x.T.cov(), rtol=1e-9, atol=1e-10)
     empty = Moments(12)
-    empty.merge(moments(x))
+    empty.absorb(moments(x).state())
     torch.testing.assert_close(empty.covariance, x.T.cov(), rtol=1e-9, atol=1e-10)
 
 

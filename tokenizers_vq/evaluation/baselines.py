@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
 
@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tokenizers_vq import registry
 from tokenizers_vq.evaluation import image_codecs as codecs
+from tokenizers_vq.evaluation.condition import Condition
 from tokenizers_vq.evaluation.protocol import Protocol, uint8_tensor
 from tokenizers_vq.evaluation.rate_distortion import Curve, bd_rate
-from tokenizers_vq.metrics.base import Metric, mean_interval
+from tokenizers_vq.metrics.base import mean_interval
 
 SHOWN = "best_scale"  # the rule of the pictures and of the per-picture rows
 
@@ -29,6 +29,8 @@ class Baselines:
         weights: local weights files by key.
 
     Attributes:
+        anchors: by name.
+        coded: by codec, rule and multiple of the tokenizer's bytes.
         curve: what is measured at every budget; everything else at equal bytes only.
     """
 
@@ -37,19 +39,16 @@ class Baselines:
     def __init__(self, protocol: Protocol, weights: Mapping[str, str]) -> None:
         self.protocol = protocol
         paired = [one for one in protocol.metrics if one["name"] != "codebook"]
-        protocol = replace(protocol, resamples=0)  # intervals are given for the gain alone
-        self.anchors = {name: build_metrics(paired, protocol, weights) for name in protocol.anchors}
-        self.metrics = {
-            (codec, rule, factor): build_metrics(
-                paired if factor == 1 else [self.curve], protocol, weights
-            )
+        shared = {"weights": weights, "seed": protocol.seed}
+        shared["resamples"] = 0  # intervals are given for the gain alone
+        self.anchors = {name: Condition(paired, **shared) for name in protocol.anchors}
+        self.coded: dict[tuple[str, str, float], Condition] = {
+            (codec, rule, factor): Condition(paired if factor == 1 else [self.curve], **shared)
             for codec in protocol.codecs
             if not self.missing(codec)
             for rule in codecs.RULES
             for factor in (protocol.budgets if rule == SHOWN else [1])
         }
-        self.sizes: dict[tuple[str, str, float], list[int]] = {key: [] for key in self.metrics}
-        self.over: dict[tuple[str, str, float], int] = dict.fromkeys(self.metrics, 0)
         self.pictures: dict[str, list[np.ndarray]] = {}
 
     def update(self, real: Tensor, n_bytes: Sequence[int]) -> list[dict[str, Any]]:
@@ -63,10 +62,8 @@ class Baselines:
             Per picture, per codec, what it did with the same bytes at its best scale.
             ``pictures`` holds what that looks like until the next batch.
         """
-        for name, metrics in self.anchors.items():
-            anchor = torch.stack([self.anchor(name, one) for one in real])
-            for metric in metrics:
-                metric.update(real, anchor)
+        for name, condition in self.anchors.items():
+            condition.add(real, torch.stack([self.anchor(name, one) for one in real]))
         budgets = self.protocol.budgets
         equal = list(budgets).index(1)
         requests = [
@@ -74,14 +71,14 @@ class Baselines:
             for one, size in zip(real, n_bytes, strict=True)
         ]
         rows: list[dict[str, Any]] = [{} for _ in requests]
-        for codec in dict.fromkeys(key[0] for key in self.metrics):
+        for codec in self.measured():
             coded = self.code(requests, codec)
             self._add((codec, "own_size", 1), [one["own_size"][0] for one in coded], real)
             for place, factor in enumerate(budgets):
                 self._add((codec, SHOWN, factor), [one[SHOWN][place] for one in coded], real)
             column = [one[SHOWN][equal] for one in coded]
             self.pictures[codec] = [one.image for one in column]
-            psnr = _psnr(self.metrics[codec, SHOWN, 1])[-len(rows) :]
+            psnr = self.coded[codec, SHOWN, 1].values("psnr")[-len(rows) :]
             for row, one, value in zip(rows, column, psnr, strict=True):
                 row[codec] = {"psnr": value, **one._asdict()}
                 del row[codec]["image"]
@@ -90,6 +87,10 @@ class Baselines:
     def missing(self, codec: str) -> str:
         """Return why a codec cannot be measured, empty if it can."""
         return ""
+
+    def measured(self) -> list[str]:
+        """Return the codecs that are measured."""
+        return list(dict.fromkeys(codec for codec, _, _ in self.coded))
 
     def anchor(self, name: str, picture: Tensor) -> Tensor:
         """Return the trivial reconstruction ``name`` of a uint8 picture ``(3, H, W)``."""
@@ -103,7 +104,7 @@ class Baselines:
 
     def anchor_values(self) -> dict[str, dict[str, float | None]]:
         """Return the metrics of every anchor."""
-        return {name: _values(metrics) for name, metrics in self.anchors.items()}
+        return {name: _values(condition) for name, condition in self.anchors.items()}
 
     def points(self, psnr: Sequence[float]) -> dict[str, Any]:
         """Return, per codec and rule, one point per budget.
@@ -112,16 +113,16 @@ class Baselines:
             psnr: of the tokenizer's reconstructions in dB, picture by picture.
         """
         table: dict[str, Any] = {}
-        for key, metrics in self.metrics.items():
-            codec, rule, factor = key
+        for (codec, rule, factor), condition in self.coded.items():
+            sizes = condition.counts["n_bytes"]
             point = {
                 "factor": factor,
-                "n_bytes": sum(self.sizes[key]) / len(self.sizes[key]),
-                "over_budget": self.over[key],
-                "metrics": _values(metrics),
+                "n_bytes": sum(sizes) / len(sizes),
+                "over_budget": sum(condition.counts["over"]),
+                "metrics": _values(condition),
             }
             if factor == 1:
-                point["psnr_gain"] = self._gain(psnr, _psnr(metrics))
+                point["psnr_gain"] = self._gain(psnr, condition.values("psnr"))
             table.setdefault(codec, {}).setdefault(rule, []).append(point)
         return table
 
@@ -136,21 +137,22 @@ class Baselines:
         """
         tokenizer = Curve.of([n_bytes], [psnr])
         found = {}
-        measured = dict.fromkeys(key[0] for key in self.metrics)
-        for codec in measured if len(self.protocol.budgets) > 1 else ():
-            keys = [(codec, SHOWN, factor) for factor in self.protocol.budgets]
-            sizes = [[float(size) for size in self.sizes[key]] for key in keys]
-            curve = Curve.of(sizes, [_psnr(self.metrics[key]) for key in keys])
+        for codec in self.measured() if len(self.protocol.budgets) > 1 else ():
+            column = [self.coded[codec, SHOWN, factor] for factor in self.protocol.budgets]
+            sizes = [[float(size) for size in one.counts["n_bytes"]] for one in column]
+            curve = Curve.of(sizes, [one.values("psnr") for one in column])
             draws = min(self.protocol.resamples, 200)
             found[codec] = asdict(bd_rate(tokenizer, curve, draws, self.protocol.seed))
         return found
 
     def _add(self, key: tuple[str, str, float], column: list[codecs.Encoded], real: Tensor) -> None:
         fake = torch.stack([torch.from_numpy(one.image).movedim(-1, 0) for one in column])
-        for metric in self.metrics[key]:
-            metric.update(real, fake.contiguous())
-        self.sizes[key] += [one.n_bytes for one in column]
-        self.over[key] += sum(not one.fits for one in column)
+        self.coded[key].add(
+            real,
+            fake.contiguous(),
+            n_bytes=[one.n_bytes for one in column],
+            over=[int(not one.fits) for one in column],
+        )
 
     def _gain(self, ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
         """Return the mean PSNR advantage of the tokenizer in dB, paired by picture."""
@@ -159,26 +161,14 @@ class Baselines:
         return {"value": float(gain.mean()), "interval": interval}
 
 
-def build_metrics(
-    configs: Sequence[Mapping[str, Any]], protocol: Protocol, weights: Mapping[str, str]
-) -> list[Metric]:
-    """Build the metrics that ``configs`` name, with the protocol's seed and resamples."""
-    shared = {"weights": weights, "resamples": protocol.resamples, "seed": protocol.seed}
-    return [registry.build("metric", config, **shared) for config in configs]
-
-
 def pixels_of(image: Tensor) -> np.ndarray:
     """Return a uint8 picture ``(3, H, W)`` as ``(H, W, 3)``, a clip as ``(T, H, W, 3)``."""
     pixels: np.ndarray = image.movedim(0, -1).contiguous().numpy()
     return pixels
 
 
-def _psnr(metrics: Sequence[Metric]) -> list[float]:
-    return next(rows["psnr"] for rows in (one.rows() for one in metrics) if "psnr" in rows)
-
-
-def _values(metrics: Sequence[Metric]) -> dict[str, float | None]:
-    return {name: score.value for one in metrics for name, score in one.compute().items()}
+def _values(condition: Condition) -> dict[str, float | None]:
+    return {name: score.value for name, score in condition.scores().items()}
 
 
 def _same(image: Tensor) -> Tensor:

@@ -13,8 +13,9 @@ from tokenizers_vq.backbones.base import TokenEncoder
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.evaluation import results
 from tokenizers_vq.evaluation.entry import evaluate
-from tokenizers_vq.evaluation.image_run import DataLike
+from tokenizers_vq.evaluation.progress import clear, place
 from tokenizers_vq.evaluation.protocol import Protocol
+from tokenizers_vq.evaluation.run import DataLike
 from tokenizers_vq.files import write_atomically
 from tokenizers_vq.tokenizer import Tokenizer
 from tokenizers_vq.types import Codes
@@ -90,17 +91,21 @@ def measure_curve(
     chosen = sorted({encoder.check_count(count) for count in counts})
     found: dict[str, Any] = {}
     points = []
+    state = None if out is None else out / "state"  # of all points, until the curve is complete
     for count in chosen:
         folder = None if out is None else out / f"tokens_{count:04}"
-        result = evaluate(Shortened(tokenizer, count), dataset, protocol, folder, **options)
+        result = evaluate(
+            Shortened(tokenizer, count), dataset, protocol, folder, state=state, **options
+        )
         found = {key: result[key] for key in SHARED}
         found["tokenizer"] = {**result["tokenizer"], "name": tokenizer.name}
         points.append(_point(count, result))
     curve = {**found, "points": points}
-    if out is not None:
+    if out is not None and place()[0] == 0:
         write_atomically(out / "curve.md", curve_table(curve))
         write_atomically(out / "curve.svg", curve_picture(curve))
         results.write_json(out / "curve.json", curve)  # last: it says the rest is complete
+        clear(out / "state")
     return curve
 
 
@@ -115,7 +120,8 @@ def curve_and_report(
     """Measure a curve, write it, and print its table to standard output."""
     tokenizer.to(options.get("device", "cpu"))
     curve = measure_curve(tokenizer, dataset, counts, protocol, out, **options)
-    sys.stdout.write(f"{curve_table(curve)}\n{out / 'curve.svg'}\n")
+    if place()[0] == 0:
+        sys.stdout.write(f"{curve_table(curve)}\n{out / 'curve.svg'}\n")
 
 
 def curve_table(curve: dict[str, Any]) -> str:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-import time
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tokenizers_vq.errors import ConfigError, MissingExtraError
+from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.evaluation import results
-from tokenizers_vq.evaluation.image_run import DataLike, EvaluationRun, TokenizerLike
+from tokenizers_vq.evaluation.image_run import ImageRun, TokenizerLike
+from tokenizers_vq.evaluation.progress import carry_out, place, processes
 from tokenizers_vq.evaluation.protocol import Protocol, load_protocol
+from tokenizers_vq.evaluation.run import DataLike, Run
 from tokenizers_vq.evaluation.sound_protocol import SoundProtocol
 from tokenizers_vq.evaluation.video_protocol import VideoProtocol
 from tokenizers_vq.evaluation.video_run import VideoRun, video_dataset
@@ -32,6 +33,7 @@ def evaluate(
     weights: Mapping[str, str] | None = None,
     strict: bool = False,
     pictures: int = 24,
+    state: Path | None = None,
 ) -> dict[str, Any]:
     """Measure a tokenizer on a data set.
 
@@ -47,6 +49,8 @@ def evaluate(
         weights: local weights files by key, for the metrics that need them.
         strict: raise when a metric is skipped.
         pictures: how many pictures are kept in ``out`` for the report.
+        state: folder of what a killed evaluation had measured, see ``progress``; default: one in
+            ``out``, which is there as long as the result is not complete.
 
     Returns:
         The result as plain data: ``schema``, ``protocol``, ``tokenizer``, ``data``, ``seed``,
@@ -58,43 +62,15 @@ def evaluate(
         BitstreamError: a ``.tok`` file did not give back the indices it was made from.
         MissingExtraError: ``strict`` and a metric could not be computed.
     """
-    from tqdm import tqdm
-
     chosen = load_protocol(protocol)
     if isinstance(chosen, SoundProtocol):
-        from tokenizers_vq.evaluation.sound_evaluation import evaluate_sound
+        from tokenizers_vq.evaluation.sound_run import KEPT, SoundRun
 
-        return evaluate_sound(
-            tokenizer, dataset, chosen, out, data_name=data_name, device=device, weights=weights,
-            strict=strict,
-        )  # fmt: skip
-    made = VideoRun if isinstance(chosen, VideoProtocol) else EvaluationRun
-    run = made(tokenizer, dataset, chosen, device, dict(weights or {}))
-    folder = None if out is None else Path(out)
-    start = time.perf_counter()
-    with tqdm(total=run.total, unit=run.items[:-1], leave=False, disable=None) as bar:
-        for batch in run.batches():
-            run.measure(batch)
-            if folder is not None:
-                run.keep(batch, folder, pictures)
-            bar.update(len(batch.ids))
-    result = run.result(data_name or type(dataset).__name__)
-    result["seconds"] = round(time.perf_counter() - start, 3)
-    if folder is not None:
-        results.write_rows(folder / "samples.jsonl", run.rows)
-        tables = (
-            results.metric_table(result), results.codec_table(result), results.rate_table(result),
-        )  # fmt: skip
-        write_atomically(folder / "table.md", "\n\n".join(filter(None, tables)) + "\n")
-        results.write_json(folder / "result.json", result)  # last: it says the rest is complete
-    missing = [f"{k}: {v['reason']}" for k, v in result["metrics"].items() if v["reason"]]
-    missing += result.get("skipped_codecs", {}).values()
-    if strict and missing:
-        raise MissingExtraError(
-            f"evaluate: expected every metric with strict; got {len(missing)} skipped "
-            f"({'; '.join(missing)}). Give the weights, or leave strict out."
-        )
-    return result
+        run: Run = SoundRun(tokenizer, dataset, chosen, device, weights, 0 if out is None else KEPT)
+    else:
+        made = VideoRun if isinstance(chosen, VideoProtocol) else ImageRun
+        run = made(tokenizer, dataset, chosen, device, weights, 0 if out is None else pictures)
+    return carry_out(run, out, data_name, strict=strict, state=state)
 
 
 def dataset_from(name: str) -> tuple[DataLike, str]:
@@ -160,6 +136,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="fail when a metric is skipped")
 
 
+@processes()
 def main_from_args(arguments: argparse.Namespace) -> int:
     """Evaluate as the command line says, write the report, print the tables; return 0.
 
@@ -231,6 +208,8 @@ def evaluate_and_report(
     if hasattr(tokenizer, "to"):
         tokenizer.to(options.get("device", "cpu"))
     result = evaluate(tokenizer, dataset, protocol, out, **options)
+    if place()[0]:
+        return result  # the first process writes
     page = write_sound_report(out, result) if sound else write_report(out, result)
     picture = "" if sound else rate_picture(result)
     if picture:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from tokenizers_vq.errors import ConfigError, MissingExtraError
-from tokenizers_vq.evaluation import results
+from tokenizers_vq.errors import ConfigError
+from tokenizers_vq.evaluation.progress import carry_out
 from tokenizers_vq.evaluation.sound_protocol import SoundProtocol
-from tokenizers_vq.evaluation.sound_run import SoundRun
-from tokenizers_vq.files import write_atomically
+from tokenizers_vq.evaluation.sound_run import KEPT, SoundRun
 
 
 def evaluate_sound(
@@ -27,7 +22,7 @@ def evaluate_sound(
     device: str = "cpu",
     weights: Mapping[str, str] | None = None,
     strict: bool = False,
-    keep: int = 3,
+    keep: int = KEPT,
 ) -> dict[str, Any]:
     """Measure a tokenizer, or classic codecs alone, on clips.
 
@@ -54,25 +49,8 @@ def evaluate_sound(
         BitstreamError: a ``.tok`` file did not give back the indices it was made from.
         MissingExtraError: ``strict`` and something was skipped.
     """
-    from tqdm import tqdm
-
-    run = SoundRun(tokenizer, dataset, protocol, device, dict(weights or {}))
-    start = time.perf_counter()
-    for k, (index, name, clip) in enumerate(
-        tqdm(run.clips(), total=len(run.chosen), unit="clip", leave=False, disable=None)
-    ):
-        run.measure(index, name, clip, keep=out is not None and k < keep)
-    result = run.result(data_name or type(dataset).__name__)
-    result["seconds"] = round(time.perf_counter() - start, 3)
-    if out is not None:
-        _write(Path(out), run, result)
-    missing = _missing(result)
-    if strict and missing:
-        raise MissingExtraError(
-            f"evaluate: expected every metric with strict; got {len(missing)} skipped "
-            f"({'; '.join(missing)}). Give the weights, or leave strict out."
-        )
-    return result
+    run = SoundRun(tokenizer, dataset, protocol, device, weights, 0 if out is None else keep)
+    return carry_out(run, out, data_name, strict=strict)
 
 
 def sound_dataset(name: str, protocol: SoundProtocol) -> tuple[Any, str]:
@@ -95,33 +73,3 @@ def sound_dataset(name: str, protocol: SoundProtocol) -> tuple[Any, str]:
             f"'{protocol.name}' says; got {rate}. Give a folder of sounds instead."
         )
     return dataset, name
-
-
-def _write(folder: Path, run: SoundRun, result: Mapping[str, Any]) -> None:
-    results.write_rows(folder / "samples.jsonl", run.rows)
-    last = results.metric_table(result) if result["metrics"] else results.footnote(result)
-    tables = (results.sound_table(result), last)
-    write_atomically(folder / "table.md", "\n\n".join(filter(None, tables)) + "\n")
-    for number, (name, sounds) in enumerate(run.sounds.items()):
-        place = folder / "sounds" / f"{number:02d}"
-        place.mkdir(parents=True, exist_ok=True)
-        for k, sound in enumerate(sounds.values()):
-            _write_flac(place / f"{k:02d}.flac", sound, run.protocol.sample_rate)
-        write_atomically(place / "names.json", json.dumps({"id": name, "sounds": list(sounds)}))
-    results.write_json(folder / "result.json", result)  # last: it says the rest is complete
-
-
-def _write_flac(path: Path, sound: Tensor, rate: int) -> None:
-    import soundfile
-
-    soundfile.write(path, sound[0].numpy(), rate, subtype="PCM_16")
-
-
-def _missing(result: Mapping[str, Any]) -> list[str]:
-    reasons = [f"{k}: {v['reason']}" for k, v in result["metrics"].items() if v["reason"]]
-    return reasons + [
-        f"{codec}: {point['reason']}"
-        for codec, points in result["baselines"].items()
-        for point in points
-        if "reason" in point
-    ]

@@ -14,7 +14,7 @@ from torch import Tensor
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.evaluation import image_codecs, video_codecs
 from tokenizers_vq.evaluation.baselines import Baselines
-from tokenizers_vq.evaluation.image_run import EvaluationRun
+from tokenizers_vq.evaluation.image_run import ImageRun
 from tokenizers_vq.evaluation.video_codecs import SCALES, code_video
 from tokenizers_vq.evaluation.video_protocol import VideoProtocol
 
@@ -56,14 +56,14 @@ class VideoBaselines(Baselines):
         ]
 
 
-class VideoRun(EvaluationRun):
-    """The state of one evaluation of videos, see ``EvaluationRun``.
+class VideoRun(ImageRun):
+    """One evaluation of videos; see ``ImageRun``.
 
     Raises:
         ConfigError: the tokenizer is not one of videos.
     """
 
-    unit, items = "clip", "clips"
+    item = per = "clip"
     baselines_of = VideoBaselines
 
     def __init__(self, tokenizer: Any, *args: Any) -> None:
@@ -75,13 +75,21 @@ class VideoRun(EvaluationRun):
             )
         super().__init__(tokenizer, *args)
 
-    def result(self, data_name: str) -> dict[str, Any]:
-        """Return everything as plain data."""
+    def data_facts(self) -> dict[str, Any]:
+        """Return that these are clips."""
+        return {"unit": "clips"}
+
+    def numbers(self) -> dict[str, Any]:
+        """Return scores, speed, anchors and codecs, and which codecs are missing."""
         reasons = {codec: video_codecs.missing(codec) for codec in self.protocol.codecs}
         skipped = {codec: reason for codec, reason in reasons.items() if reason}
-        return {**super().result(data_name), "skipped_codecs": skipped}
+        return {**super().numbers(), "skipped_codecs": skipped}
 
-    def keep_pixels(self, place: Path, name: str, pixels: np.ndarray) -> None:
+    def missing(self, result: Mapping[str, Any]) -> list[str]:
+        """Return the metrics and codecs a result lacks, each with its reason."""
+        return super().missing(result) + list(result["skipped_codecs"].values())
+
+    def save_pixels(self, place: Path, name: str, pixels: np.ndarray) -> None:
         """Write a clip ``(T, H, W, 3)``."""
         np.save(place / f"{name}.npy", pixels)
 

@@ -7,7 +7,7 @@ scores, never bare floats, because a number without its n and interval is not a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,6 +18,8 @@ from tokenizers_vq.errors import ConfigError, ShapeError, check_shape, unknown_n
 from tokenizers_vq.types import Codes
 
 NO_UPDATE = "no image was scored"
+State = dict[str, Any]
+"""What was collected so far: numbers, texts and tensors in lists, tuples and dicts."""
 
 
 @dataclass(frozen=True)
@@ -147,10 +149,17 @@ class Metric:
         """Forget every batch."""
         self.values = {}
 
+    def state(self) -> State:
+        """Return everything collected, for ``absorb``; it can be stored and sent."""
+        return {"values": self.values}
+
+    def absorb(self, state: State) -> None:
+        """Add what another accumulator of the same kind has collected, as its ``state`` says."""
+        extend(self.values, state["values"])
+
     def merge(self, other: Metric) -> None:
         """Add what another accumulator of the same kind has collected (another rank or shard)."""
-        for name, values in other.values.items():
-            self.values.setdefault(name, []).extend(values)
+        self.absorb(other.state())
 
     def rows(self) -> dict[str, list[float]]:
         """Return the per-image values by name, in the order of the updates."""
@@ -158,6 +167,12 @@ class Metric:
 
     def _add(self, name: str, values: Tensor) -> None:
         self.values.setdefault(name, []).extend(values.double().flatten().tolist())
+
+
+def extend(table: dict[str, list[float]], other: Mapping[str, Sequence[float]]) -> None:
+    """Append the columns of ``other`` to those of ``table``."""
+    for name, values in other.items():
+        table.setdefault(name, []).extend(values)
 
 
 def choose(kind: str, wanted: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tokenizers_vq.errors import ShapeError, check_indices
-from tokenizers_vq.metrics.base import NO_UPDATE, Metric, Score, skipped
+from tokenizers_vq.metrics.base import NO_UPDATE, Metric, Score, State, skipped
 from tokenizers_vq.types import Codes
 
 SHOWN = 8  # codebooks whose frequencies are kept for the report
@@ -117,12 +117,18 @@ class Codebook(Metric):
             self.rows_seen.append(rows)
             self.row_counts.append(counts)
 
-    def merge(self, other: Metric) -> None:
+    def state(self) -> State:
+        """Return the sizes and the counts."""
+        if self.rows_seen:
+            self._joint()
+        return {"sizes": self.sizes, "rows": self.rows_seen, "counts": self.row_counts}
+
+    def absorb(self, state: State) -> None:
         """Add another accumulator's counts."""
-        if isinstance(other, Codebook) and other.rows_seen:
-            self.sizes = self.sizes or other.sizes
-            self.rows_seen += other.rows_seen
-            self.row_counts += other.row_counts
+        if state["rows"]:
+            self.sizes = self.sizes or tuple(state["sizes"])
+            self.rows_seen += state["rows"]
+            self.row_counts += state["counts"]
 
     def reset(self) -> None:
         """Forget every batch."""

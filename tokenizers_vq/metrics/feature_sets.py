@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tokenizers_vq.errors import MissingExtraError
-from tokenizers_vq.metrics.base import Metric, Score, check_images, skipped
+from tokenizers_vq.metrics.base import Metric, Score, State, check_images, skipped
 from tokenizers_vq.metrics.extractors import CLIPS, Extractor, Features, extractor
 from tokenizers_vq.types import Codes
 
@@ -91,12 +91,15 @@ class FeatureSets(Metric):
         super().reset()
         self.real, self.fake, self.sizes = [], [], set()
 
-    def merge(self, other: Metric) -> None:
+    def state(self) -> State:
+        """Return the features."""
+        return {"real": self.real, "fake": self.fake, "sizes": sorted(self.sizes)}
+
+    def absorb(self, state: State) -> None:
         """Add another accumulator's features."""
-        if isinstance(other, FeatureSets):
-            self.real += other.real
-            self.fake += other.fake
-            self.sizes |= other.sizes
+        self.real += state["real"]
+        self.fake += state["fake"]
+        self.sizes |= {(height, width) for height, width in state["sizes"]}
 
 
 def _try(name: str, weights: Mapping[str, str] | None) -> tuple[Extractor | None, str]:

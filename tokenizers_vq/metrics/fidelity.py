@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tokenizers_vq.errors import ShapeError, check_shape, unknown_name
-from tokenizers_vq.metrics.base import Metric, Score, bootstrap, skipped
+from tokenizers_vq.metrics.base import Score, State, bootstrap, skipped
 from tokenizers_vq.metrics.extractors import Features
 from tokenizers_vq.metrics.feature_sets import FeatureSets
 from tokenizers_vq.metrics.gaussians import Moments, moments_distance
@@ -177,13 +177,18 @@ class Fidelity(FeatureSets):
         super().reset()
         self.folded = None
 
-    def merge(self, other: Metric) -> None:
+    def state(self) -> State:
+        """Return the features, or the moments of both sides."""
+        folded = self.folded and [moments.state() for moments in self.folded]
+        return {**super().state(), "folded": folded}
+
+    def absorb(self, state: State) -> None:
         """Add another accumulator's features, or its moments."""
-        super().merge(other)
-        if isinstance(other, Fidelity) and other.folded is not None:
-            self.folded = self.folded or _empty(other.folded[0].dim)
-            for mine, its in zip(self.folded, other.folded, strict=True):
-                mine.merge(its)
+        super().absorb(state)
+        if state["folded"] is not None:
+            self.folded = self.folded or _empty(len(state["folded"][0]["total"]))
+            for mine, its in zip(self.folded, state["folded"], strict=True):
+                mine.absorb(its)
         self._fold()
 
     def _fold(self) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
 
-from tokenizers_vq.metrics.base import NO_UPDATE, Metric, Score, mean_score, skipped
+from tokenizers_vq.metrics.base import Metric, Score, State, mean_score
 from tokenizers_vq.metrics.video import frames_of
 from tokenizers_vq.types import Codes
 
@@ -48,7 +49,7 @@ class Frames(Metric):
     def compute(self) -> dict[str, Score]:
         """Return the means, or why there are none; ``detail`` has the mean of every place."""
         if not self.templates:
-            return dict.fromkeys((name for one in self.of for name in one.compute()), _NONE)
+            return {name: score for one in self.of for name, score in one.compute().items()}
         scores = {}
         for name, template in self.templates.items():
             if template.status == "skipped":
@@ -64,13 +65,18 @@ class Frames(Metric):
         super().reset()
         self.templates, self.places = {}, {}
 
-    def merge(self, other: Metric) -> None:
+    def state(self) -> State:
+        """Return the means of clips, those of places, and what every score is like."""
+        templates = {name: asdict(score) for name, score in self.templates.items()}
+        return {**super().state(), "templates": templates, "places": self.places}
+
+    def absorb(self, state: State) -> None:
         """Add what another accumulator has collected."""
-        super().merge(other)
-        if isinstance(other, Frames):
-            self.templates = {**other.templates, **self.templates}
-            for name, tables in other.places.items():
-                self.places.setdefault(name, []).extend(tables)
+        super().absorb(state)
+        templates = {name: Score(**score) for name, score in state["templates"].items()}
+        self.templates = {**templates, **self.templates}
+        for name, tables in state["places"].items():
+            self.places.setdefault(name, []).extend(tables)
 
     def _add_frames(self, name: str, column: Tensor, batch: int) -> None:
         table = column.reshape(batch, -1)  # (B, T)
@@ -86,6 +92,3 @@ class Frames(Metric):
             places = torch.cat(self.places[name]).mean(0).tolist()
             score.detail["per_frame"] = [round(one, 6) for one in places]
         return score
-
-
-_NONE = skipped(NO_UPDATE)

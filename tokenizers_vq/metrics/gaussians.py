@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tokenizers_vq.errors import ShapeError, check_shape
+from tokenizers_vq.metrics.base import State
 
 
 class Moments:
@@ -43,17 +44,22 @@ class Moments:
             self.total += x.sum(0)
             self.outer.addmm_(x.T, x)
 
-    def merge(self, other: Moments) -> None:
-        """Add the features of another one."""
-        if other.origin is None:
+    def state(self) -> State:
+        """Return the sums, for ``absorb``."""
+        return {"n": self.n, "origin": self.origin, "total": self.total, "outer": self.outer}
+
+    def absorb(self, state: State) -> None:
+        """Add the features of another one, as its ``state`` says."""
+        n, origin, total = state["n"], state["origin"], state["total"]
+        if origin is None:
             return
         if self.origin is None:
-            self.origin = other.origin.clone()
-        shift = other.origin - self.origin  # x - a = (x - b) + (b - a)
-        cross = torch.outer(other.total, shift)
-        self.outer += other.outer + cross + cross.T + other.n * torch.outer(shift, shift)
-        self.total += other.total + other.n * shift
-        self.n += other.n
+            self.origin = origin.clone()
+        shift = origin - self.origin  # x - a = (x - b) + (b - a)
+        cross = torch.outer(total, shift)
+        self.outer += state["outer"] + cross + cross.T + n * torch.outer(shift, shift)
+        self.total += total + n * shift
+        self.n += n
 
     @property
     def mean(self) -> Tensor:

@@ -20,6 +20,7 @@ from tokenizers_vq.metrics.base import (
     NO_UPDATE,
     Metric,
     Score,
+    State,
     bootstrap,
     check_images,
     choose,
@@ -182,10 +183,14 @@ class Similarity(Metric):
         super().reset()
         self.too_small = False
 
-    def merge(self, other: Metric) -> None:
+    def state(self) -> State:
+        """Return everything collected."""
+        return {**super().state(), "too_small": self.too_small}
+
+    def absorb(self, state: State) -> None:
         """Add another accumulator's images."""
-        super().merge(other)
-        self.too_small = self.too_small or bool(getattr(other, "too_small", False))
+        super().absorb(state)
+        self.too_small = self.too_small or state["too_small"]
 
     def _score(self, name: str) -> Score:
         if name == "psnr_pooled":

@@ -24,6 +24,7 @@ from tokenizers_vq.metrics.base import (
     NO_UPDATE,
     Metric,
     Score,
+    State,
     bootstrap,
     mean_score,
     skipped,
@@ -114,10 +115,15 @@ class SpeechMetric(Metric):
         super().reset()
         self.unscored = {}
 
-    def merge(self, other: Metric) -> None:
+    def state(self) -> State:
+        """Return the values, and what could not be scored."""
+        unscored = {name: dict(counts) for name, counts in self.unscored.items()}
+        return {**super().state(), "unscored": unscored}
+
+    def absorb(self, state: State) -> None:
         """Add another accumulator's clips."""
-        super().merge(other)
-        for name, counts in getattr(other, "unscored", {}).items():
+        super().absorb(state)
+        for name, counts in state["unscored"].items():
             self.unscored.setdefault(name, Counter()).update(counts)
 
     def _add_clip(self, real: Tensor, fake: Tensor) -> None:
