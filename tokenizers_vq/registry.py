@@ -62,6 +62,7 @@ ENCODERS = {
     "taae": "tokenizers_vq.backbones.taae:TAAEEncoder",
     "titok": "tokenizers_vq.backbones.titok:TiTokEncoder",
     "vit2d": "tokenizers_vq.backbones.vit2d:ViT2dEncoder",
+    "vit_video": "tokenizers_vq.backbones.vit_video:ViTVideoEncoder",
     "whisper": "tokenizers_vq.backbones.whisper:WhisperEncoder",
     "xy": "tokenizers_vq.backbones.xy:XYEncoder",
 }
@@ -81,6 +82,7 @@ DECODERS = {
     "taae": "tokenizers_vq.backbones.taae:TAAEDecoder",
     "titok": "tokenizers_vq.backbones.titok:TiTokDecoder",
     "vit2d": "tokenizers_vq.backbones.vit2d:ViT2dDecoder",
+    "vit_video": "tokenizers_vq.backbones.vit_video:ViTVideoDecoder",
     "vocos": "tokenizers_vq.backbones.vocos:VocosDecoder",
     "xy": "tokenizers_vq.backbones.xy:XYDecoder",
 }

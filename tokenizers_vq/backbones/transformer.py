@@ -1,5 +1,7 @@
 """Transformer building blocks that encoders and decoders share."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,6 +10,7 @@ from tokenizers_vq.errors import ConfigError
 
 EPS = 1e-5
 MLPS = ("gelu", "swiglu")
+Past = tuple[Tensor, Tensor] | None  # keys and values (B, heads, N, W / heads) of earlier rows
 
 
 class Attention(nn.Module):
@@ -70,6 +73,23 @@ class Attention(nn.Module):
         h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
         attended: Tensor = self.proj(h.transpose(1, 2).flatten(2))
         return attended
+
+    def step(self, x: Tensor, past: Past, mask: Tensor | None) -> tuple[Tensor, Past]:
+        """Return the attended rows ``(B, N, W)``, and the keys and values of all rows so far.
+
+        Args:
+            x: the next rows ``(B, N, W)``; they look at the rows before them, too.
+            past: what came back for those before; None for none.
+            mask: as for ``forward``, with columns for the rows before, then those of ``x``.
+        """
+        q, k, v = self._parts(x, None)
+        if self.qk_norm:
+            q, k = (F.layer_norm(part, part.shape[-1:], eps=EPS) for part in (q, k))
+        if past is not None:
+            k, v = (torch.cat(pair, dim=2) for pair in zip(past, (k, v), strict=True))
+        h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
+        attended: Tensor = self.proj(h.transpose(1, 2).flatten(2))
+        return attended, (k, v)
 
     def _parts(self, x: Tensor, keep: slice | None) -> tuple[Tensor, ...]:
         """Return queries of the rows to keep, and keys and values of all."""
@@ -177,6 +197,12 @@ class Block(nn.Module):
         x = added(x if keep is None else x[:, keep], attended)
         return added(x, self.mlp(self.norm2(x)))
 
+    def step(self, x: Tensor, past: Past, mask: Tensor | None) -> tuple[Tensor, Past]:
+        """Return the next rows ``(B, N, W)`` and what is kept of all; see ``Attention.step``."""
+        attended, past = self.attn.step(self.norm1(x), past, mask)
+        x = added(x, attended)
+        return added(x, self.mlp(self.norm2(x))), past
+
 
 def added(x: Tensor, change: Tensor) -> Tensor:
     """Return ``x + change``, in the memory of ``change``, which nobody else reads, if it can be."""
@@ -212,6 +238,17 @@ class Transformer(nn.Module):
         """Return rows ``(B, N, W)``; ``mask`` and ``keep`` as for ``Attention``."""
         out: Tensor = self.norm_out(run(self.blocks, self.norm_in(x), mask, keep))
         return out
+
+    def step(
+        self, x: Tensor, past: tuple[Past, ...] | None, mask: Tensor | None
+    ) -> tuple[Tensor, tuple[Past, ...]]:
+        """Return the next rows ``(B, N, W)`` and what each block keeps; see ``Attention.step``."""
+        h, after = self.norm_in(x), []
+        for block, before in zip(self.blocks, past or (None,) * len(self.blocks), strict=True):
+            one: Any = block
+            h, now = one.step(h, before, mask)
+            after.append(now)
+        return self.norm_out(h), tuple(after)
 
 
 def run(

@@ -52,6 +52,8 @@ class ViT2dEncoder(Encoder):
         torch.Size([1, 2, 2, 8])
     """
 
+    leading: tuple[int, ...] = ()  # strides of axes before rows and columns
+
     def __init__(
         self,
         dim: int,
@@ -65,7 +67,7 @@ class ViT2dEncoder(Encoder):
         hidden: int | None = None,
     ) -> None:
         side = _positions(size, patch)
-        super().__init__(dim, (patch, patch), signal)
+        super().__init__(dim, (*self.leading, patch, patch), signal)
         self.size = (size, size)
         self.value_range = (float(value_range[0]), float(value_range[1]))
         self.embed = nn.Linear(signal.channels * patch**2, width, bias=False)
@@ -113,6 +115,8 @@ class ViT2dDecoder(Decoder):
         As ``ViT2dEncoder``.
     """
 
+    leading: tuple[int, ...] = ()  # strides of axes before rows and columns
+
     def __init__(
         self,
         dim: int,
@@ -127,7 +131,7 @@ class ViT2dDecoder(Decoder):
         hidden: int | None = None,
     ) -> None:
         side = _positions(size, patch)
-        super().__init__(dim, (patch, patch), signal)
+        super().__init__(dim, (*self.leading, patch, patch), signal)
         self.size = (size, size)
         self.value_range = (float(value_range[0]), float(value_range[1]))
         inner = head_width or 4 * width
