@@ -10,6 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+AXES = {"image": 2, "video": 3, "audio": 1, "volume": 3, "motion": 1, "protein": 1}
+"""Sample axes of a kind of signal."""
+
 
 @dataclass(frozen=True)
 class Quantized:
@@ -55,14 +58,14 @@ class SignalSpec:
 
     Attributes:
         kind: the modality; it fixes the number of sample axes: image 2, video 3, audio 1,
-            volume 3.
+            volume 3, motion 1 (frames), protein 1 (residues).
         channels: size of axis 1 of the signal.
         value_range: smallest and largest value of a sample.
         sample_rate: Hz, audio only.
-        frame_rate: Hz, video only.
+        frame_rate: Hz, video and motion.
     """
 
-    kind: Literal["image", "video", "audio", "volume"]
+    kind: Literal["image", "video", "audio", "volume", "motion", "protein"]
     channels: int = 3
     value_range: tuple[float, float] = (-1.0, 1.0)
     sample_rate: int | None = None
@@ -71,7 +74,7 @@ class SignalSpec:
     @property
     def axes(self) -> int:
         """Number of sample axes after batch and channels."""
-        return {"image": 2, "video": 3, "audio": 1, "volume": 3}[self.kind]
+        return AXES[self.kind]
 
 
 @dataclass(frozen=True)

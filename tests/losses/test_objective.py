@@ -239,7 +239,7 @@ def test_names_that_do_not_exist_are_refused():
     assert str(error.value) == (
         "loss term: there is no 'recon/l3'; choose one of adv/bcr, adv/disc, adv/features, "
         "adv/gen, adv/lecam, adv/r1, perceptual/convnext_small, perceptual/lpips, "
-        "perceptual/resnet50, quantizer/loss, recon/l1, recon/l2, recon/mix."
+        "perceptual/resnet50, quantizer/loss, recon/l1, recon/l2, recon/mix, recon/smooth_l1."
     )
 
 

@@ -18,7 +18,10 @@ from tokenizers_vq.functional.segments import Segments, Windows
 from tokenizers_vq.types import SignalSpec
 
 # Names of the sample axes in error messages.
-AXES = {"image": "H W", "video": "T H W", "audio": "T", "volume": "X Y Z"}
+AXES = {
+    "image": "H W", "video": "T H W", "audio": "T", "volume": "X Y Z", "motion": "T",
+    "protein": "T",
+}  # fmt: skip
 
 
 class Backbone(nn.Module, ABC):

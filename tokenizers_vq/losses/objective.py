@@ -17,13 +17,18 @@ from tokenizers_vq.losses.features import FeatureTarget, load_features
 from tokenizers_vq.losses.logits import LOGITS, load_logits
 from tokenizers_vq.losses.matching import FeatureMatching
 from tokenizers_vq.losses.perceptual import load_lpips
-from tokenizers_vq.losses.reconstruction import l1, l2, mix
+from tokenizers_vq.losses.reconstruction import l1, l2, mix, smooth_l1
 from tokenizers_vq.losses.schedule import Schedule
 from tokenizers_vq.types import Reconstruction
 
 SignalLoss = Callable[[Tensor, Tensor], Tensor]
 
-RECONSTRUCTION: dict[str, SignalLoss] = {"recon/l1": l1, "recon/l2": l2, "recon/mix": mix}
+RECONSTRUCTION: dict[str, SignalLoss] = {
+    "recon/l1": l1,
+    "recon/l2": l2,
+    "recon/mix": mix,
+    "recon/smooth_l1": smooth_l1,
+}
 PERCEPTUAL = ("perceptual/lpips", *(f"perceptual/{name}" for name in LOGITS))
 DISCRIMINATOR_TERMS = ("adv/disc", "adv/lecam", "adv/r1", "adv/bcr")
 NOT_OF_SIGNALS = ("adv/", "quantizer/", "features/", "model/")

@@ -3,6 +3,7 @@
 Each is a mean over every sample of the batch, taken in float32.
 """
 
+import torch
 from torch import Tensor
 
 from tokenizers_vq.errors import ShapeError
@@ -32,6 +33,20 @@ def l2(x: Tensor, x_hat: Tensor) -> Tensor:
         ShapeError: the shapes differ.
     """
     return _difference(x, x_hat).square().mean()
+
+
+def smooth_l1(x: Tensor, x_hat: Tensor) -> Tensor:
+    """Return the mean of ``e^2 / 2`` where an error e is below 1, else of ``|e| - 1/2``.
+
+    Args:
+        x: the signal ``(B, C, *S)``.
+        x_hat: its reconstruction, of the same shape.
+
+    Raises:
+        ShapeError: the shapes differ.
+    """
+    error = _difference(x, x_hat).abs()
+    return torch.where(error < 1, 0.5 * error.square(), error - 0.5).mean()
 
 
 def mix(x: Tensor, x_hat: Tensor, l1_share: float = 0.5) -> Tensor:
