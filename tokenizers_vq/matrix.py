@@ -243,13 +243,17 @@ def _chosen(kind: str, wanted: Sequence[str] | None, default: list[str]) -> list
 
 
 def _backbones(wanted: Sequence[str] | None, dataset: DataLike, data: str) -> list[str]:
-    """Return the wanted backbones, or all tiny ones whose signals have the axes of the data's."""
+    """Return the wanted backbones, or all tiny ones whose signals have the axes of the data's.
+
+    Of a data set that says which kind it holds, those of that kind.
+    """
     tiny = [name for name in config_names("backbone") if name.startswith("tiny_")]
     axes = dataset[0].ndim - 1
+    kind = getattr(getattr(dataset, "signal", None), "kind", None)
     fitting = []
     for name in _chosen("backbone", wanted, tiny):
         signal = SignalSpec(**read_config("backbone", name)["signal"])
-        if signal.axes == axes:
+        if signal.axes == axes and kind in (None, signal.kind):
             fitting.append(name)
         elif wanted is not None:
             raise ConfigError(

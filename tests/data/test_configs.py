@@ -12,7 +12,10 @@ from PIL import Image
 
 from tokenizers_vq.data.base import SignalDataset
 from tokenizers_vq.data.resumable import ResumableLoader
+from tokenizers_vq.data.synthetic_motion import SyntheticMotion
+from tokenizers_vq.data.synthetic_protein import SyntheticProtein
 from tokenizers_vq.data.wheels import WheelPhotos
+from tokenizers_vq.functional.frames import atoms_of
 
 FILES = sorted((Path(__file__).parents[2] / "conf" / "data").glob("*.yaml"))
 
@@ -42,6 +45,19 @@ def root(tmp_path):
     held = WheelPhotos("heldout")
     for index, id_ in enumerate(held.ids):
         held.photo(index).resize((160, 120)).save(tmp_path / f"{id_}.jpg", quality=80)
+    for index, protein in enumerate(SyntheticProtein(n=30, residues=24, missing=0, seed=5)):
+        lines = [
+            f"ATOM  {3 * i + k + 1:5d}  {name:<3s} ALA A{i + 1:4d}    {x:8.3f}{y:8.3f}{z:8.3f}"
+            "  1.00  0.00"
+            for i, residue in enumerate(atoms_of(protein).tolist())
+            for k, (name, (x, y, z)) in enumerate(zip(("N", "CA", "C"), residue, strict=True))
+        ]
+        (tmp_path / f"{index:02d}.pdb").write_text("\n".join(lines))
+    (tmp_path / "new_joint_vecs").mkdir()
+    for index, motion in enumerate(SyntheticMotion(n=30, frames=64, seed=5)):
+        np.save(tmp_path / "new_joint_vecs" / f"{index:02d}.npy", motion.T.numpy())
+    (tmp_path / "train.txt").write_text("\n".join(f"{index:02d}" for index in range(3, 30)))
+    (tmp_path / "val.txt").write_text("00\n01\n02\n")
     pictures = {".png", ".jpg"}
     names = sorted(path.name for path in tmp_path.iterdir() if path.suffix in pictures)
     rows = [f"{name},{'research' if name < '05' else 'open'}" for name in names]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -18,8 +19,11 @@ from PIL import Image
 import tokenizers_vq
 from tokenizers_vq import registry
 from tokenizers_vq.data.synthetic import SyntheticImages
+from tokenizers_vq.data.synthetic_motion import SyntheticMotion
+from tokenizers_vq.data.synthetic_protein import SyntheticProtein
 from tokenizers_vq.data.transforms import signal_to_image
 from tokenizers_vq.errors import ConfigError, ShapeError
+from tokenizers_vq.functional.frames import atoms_of
 from tokenizers_vq.hub import load_discriminator
 from tokenizers_vq.training.run import check, compose, conf, main, run, tokenizer_config
 from tokenizers_vq.types import SignalSpec
@@ -191,13 +195,16 @@ PUBLISHED = {
     "karl": 12,
     "llamagen_vq16": 14,
     "maskbit": 12,
+    "momask": 54,
     "one_d_piece_codes": 12,
     "one_d_piece_pixels": 12,
     "open_magvit2_256": 18,
+    "protein_lfq": 13,
     "simvq": 13,
     "speech_rvq": 64,
     "speech_rvq_gan": 64,
     "speechtokenizer": 80,
+    "t2m_gpt": 9,
     "taming_f16": 14,
     "titok_codes": 12,
     "titok_pixels": 12,
@@ -225,7 +232,25 @@ def overrides_of(name, folder):
         for index, stem in enumerate("abc"):
             signal_to_image(pictures[index]).save(folder / f"{stem}.png")
         words += [f"data.root={folder}"]
+    if name == "mocap_rvq":
+        for index, motion in enumerate(SyntheticMotion(n=3, frames=20)):
+            np.save(folder / f"{index}.npy", motion.T.numpy())
+        words += [f"data.root={folder}"]
+    if name == "chains_lfq":
+        for index, protein in enumerate(SyntheticProtein(n=3, residues=24, missing=0)):
+            write_backbone(folder / f"{index}.pdb", atoms_of(protein).numpy())
+        words += [f"data.root={folder}"]
     return [*words, f"outputs={folder / 'outputs'}"]
+
+
+def write_backbone(path, atoms):
+    lines = [
+        f"ATOM  {3 * i + k + 1:5d}  {name:<3s} ALA A{i + 1:4d}    {x:8.3f}{y:8.3f}{z:8.3f}"
+        "  1.00  0.00"
+        for i, residue in enumerate(atoms)
+        for k, (name, (x, y, z)) in enumerate(zip(("N", "CA", "C"), residue, strict=True))
+    ]
+    path.write_text("\n".join(lines))
 
 
 @pytest.mark.parametrize("name", sorted({*EXPERIMENTS} - {*TINY} - {*PUBLISHED}))

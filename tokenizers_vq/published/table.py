@@ -345,6 +345,10 @@ CHECKPOINTS: dict[str, Checkpoint] = {
     ),
     "xy_tokenizer.12hz": _hub("fdugyt/XY_Tokenizer", "xy_tokenizer.ckpt"),
     "xy_tokenizer.ttsd_v0": _hub("fnlp/XY_Tokenizer_TTSD_V0", "xy_tokenizer.ckpt"),
+    "t2m_gpt.humanml3d": _at(
+        "https://github.com/Mael-zys/T2M-GPT", "VQVAE/net_last.pth"
+    ),
+    "momask.humanml3d": _at("https://github.com/EricGuo5513/momask-codes", "net_best_fid.tar"),
     "alit.small_in100": Checkpoint(
         None, ("alit_small.pth",), "https://github.com/ShivamDuggal4/adaptive-length-tokenizer",
         value_range=UNIT,

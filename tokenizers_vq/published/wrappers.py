@@ -11,9 +11,15 @@ from tokenizers_vq.errors import CheckpointError, ConfigError
 
 WEIGHTS = ("ema", "raw")
 INSIDE = {  # where the tensors are, in this order of preference
-    "ema": ("ema_state_dict", "ema", "model_ema", "state_dict", "best_state", "model", "generator"),
-    "raw": ("state_dict", "best_state", "model", "generator", "ema_state_dict", "ema", "model_ema"),
-}
+    "ema": (
+        "ema_state_dict", "ema", "model_ema", "state_dict", "best_state", "model", "generator",
+        "net", "vq_model",
+    ),
+    "raw": (
+        "state_dict", "best_state", "model", "generator", "net", "vq_model", "ema_state_dict",
+        "ema", "model_ema",
+    ),
+}  # fmt: skip
 PARTED = ("CodecEnc", "generator")  # networks that a file holds side by side, with these prefixes
 PREFIXES = ("module.", "_orig_mod.", "module.")  # of DistributedDataParallel, compile, averaging
 TRAINING = ("loss.", "perceptual_loss.", "inception_model.", "lpips.")  # not of the tokenizer

@@ -15,6 +15,8 @@ from tokenizers_vq.types import SignalSpec
 STARTERS = {
     "image": "data=synthetic_images objective=image_l1",
     "audio": "data=synthetic_audio objective=audio_mel",
+    "motion": "data=synthetic_motion objective=motion",
+    "protein": "data=synthetic_protein objective=protein",
 }
 
 

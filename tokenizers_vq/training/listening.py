@@ -43,6 +43,8 @@ class ReconstructionSound(Callback):
             return
         module: Any = pl_module
         rate = module.tokenizer.signal.sample_rate
+        if rate is None:  # frames of motion, residues
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step_{trainer.global_step:08d}.png"
         x, x_hat = (s[: self.count].detach().float().cpu() for s in (batch, outputs))
