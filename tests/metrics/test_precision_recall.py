@@ -23,6 +23,28 @@ def test_a_set_covers_itself():
     assert precision_recall(x, x) == (1.0, 1.0)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_shares_are_those_of_distances_taken_one_by_one(seed):
+    generator = torch.Generator().manual_seed(seed)
+    real, fake = torch.randn(2, 600, 8, generator=generator).add(5).unbind()
+    fake = fake * (0.6 + 0.2 * seed)
+
+    def radii(x):
+        return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").sort().values[:, 3]
+
+    def covered(x, centres):
+        distances = torch.cdist(x, centres, compute_mode="donot_use_mm_for_euclid_dist")
+        return float((distances <= radii(centres)).any(1).double().mean())
+
+    a, b = real.double(), fake.double()
+    assert precision_recall(real, fake) == (covered(b, a), covered(a, b))
+
+
+def test_copies_cover_each_other():
+    x = torch.full((9, 5), 0.1)
+    assert precision_recall(x, x.clone()) == (1.0, 1.0)
+
+
 def test_too_few_are_refused():
     with pytest.raises(ShapeError) as error:
         precision_recall(line(1, 2, 3), line(1, 2, 3, 4))

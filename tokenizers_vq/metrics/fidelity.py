@@ -89,10 +89,10 @@ def kernel_distance(x: Tensor, y: Tensor, seed: int = 0, *, paired: bool = True)
             f"{tuple(x.shape)} and {tuple(y.shape)}. Pair the images."
         )
     if len(x) <= SUBSET:
-        return _mmd(x.double(), y.double(), paired=paired)
+        return _mmd(x, y, paired=paired)
     generator = torch.Generator().manual_seed(seed)
     picks = [torch.randperm(len(x), generator=generator)[:SUBSET] for _ in range(SUBSETS)]
-    values = [_mmd(x[rows].double(), y[rows].double(), paired=paired) for rows in picks]
+    values = [_mmd(x[rows], y[rows], paired=paired) for rows in picks]
     return sum(values) / len(values)
 
 
@@ -218,16 +218,31 @@ def _centred_factor(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _mmd(x: Tensor, y: Tensor, *, paired: bool) -> float:
-    d = x.shape[1]
-    within = sum(_kernel_mean(a, a, d, pairs=False) for a in (x, y))
-    return within - 2 * _kernel_mean(x, y, d, pairs=not paired)
+    if paired and torch.equal(x, y):
+        return 0.0
+    x, y = (one * one.shape[1] ** -0.5 for one in (x, y))
+    of_x, of_y = (one.sum(0, dtype=torch.float64) for one in (x, y))
+    within = _kernel_mean(x, x, of_x @ of_x, pairs=False)
+    within += _kernel_mean(y, y, of_y @ of_y, pairs=False)
+    return within - 2 * _kernel_mean(x, y, of_x @ of_y, pairs=not paired)
 
 
-def _kernel_mean(a: Tensor, b: Tensor, d: int, *, pairs: bool) -> float:
-    """Return the mean of (a.b / d + 1)^3 over all rows, with or without those of one number."""
-    base = (a @ b.T).div_(d).add_(1)
-    cubes = base.square().mul_(base)
+def _kernel_mean(a: Tensor, b: Tensor, linear: Tensor, *, pairs: bool) -> float:
+    """Return the mean of (1 + t)^3 - 1, t = a.b, over all rows, with or without those of pairs.
+
+    The ones cancel in a distance. (1 + t)^3 - 1 = 3 t + t^2 (3 + t), and the sum of all t,
+    ``linear``, is exact without them, so the products may have the precision of the features.
+    """
     n = len(a)
+    products = torch.from_numpy(a.numpy() @ b.numpy().T)  # NumPy: half the time where a is b
+    higher = sum(_higher(part) for part in products.split(64))  # 64 rows stay in the cache
+    total = 3 * float(linear) + higher
     if pairs:
-        return float(cubes.mean())
-    return float(cubes.sum() - cubes.diagonal().sum()) / (n * (n - 1))
+        return total / n**2
+    own = torch.linalg.vecdot(a, b)
+    return (total - 3 * float(own.sum(dtype=torch.float64)) - _higher(own[:, None])) / (n * (n - 1))
+
+
+def _higher(t: Tensor) -> float:
+    """Return the sum of t^2 (3 + t) over ``(n, m)``; ``t`` is overwritten."""
+    return float(torch.linalg.vecdot(t.square(), t.add_(3)).sum(dtype=torch.float64))

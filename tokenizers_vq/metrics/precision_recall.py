@@ -15,6 +15,7 @@ from tokenizers_vq.metrics.base import Score
 from tokenizers_vq.metrics.feature_sets import FeatureSets
 
 NEIGHBOURS = 3
+ROWS = 256  # of one set at once, likewise
 CHUNK = 1024  # rows of the distance matrix at once: bounds the memory, not the result
 
 
@@ -22,7 +23,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = NEIGHBOURS) -> tuple[f
     """Return the share of fakes inside the balls of the reals, and of reals in those of the fakes.
 
     A ball's radius is the distance to the k-th nearest neighbour in its own set, itself left out.
-    Distances are float64.
+    Distances have the precision of the features, and a ball's edge is as wide as their rounding.
 
     Shapes:
         real (n, d), fake (m, d), more than k rows each.
@@ -37,8 +38,17 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = NEIGHBOURS) -> tuple[f
             f"precision_recall: expected more than {k} rows on both sides; got {len(real)} and "
             f"{len(fake)}. Give more images."
         )
-    real, fake = real.double(), fake.double()
-    return _covered(fake, real, _radii(real, k)), _covered(real, fake, _radii(fake, k))
+    dtype = real.dtype if real.is_floating_point() else torch.float64
+    origin = real.mean(0, dtype=torch.float64).to(dtype)  # a common offset costs digits
+    real, fake = real.to(dtype) - origin, fake.to(dtype) - origin
+    of_real, of_fake = _squared_radii(real, k), _squared_radii(fake, k)
+    precise: list[Tensor] = []
+    recalled = torch.zeros(len(real), dtype=torch.bool)
+    for part, radii in zip(fake.split(CHUNK), of_fake.split(CHUNK), strict=True):
+        squares = _squares(part, real)
+        precise.append((squares - of_real).amin(1) <= 0)
+        recalled |= (squares - radii[:, None]).amin(0) <= 0
+    return float(torch.cat(precise).double().mean()), float(recalled.double().mean())
 
 
 class PrecisionRecall(FeatureSets):
@@ -57,12 +67,22 @@ class PrecisionRecall(FeatureSets):
         }
 
 
-def _radii(x: Tensor, k: int) -> Tensor:
-    rows = [torch.cdist(part, x).kthvalue(k + 1).values for part in torch.split(x, CHUNK)]
-    return torch.cat(rows)
+def _squared_radii(x: Tensor, k: int) -> Tensor:
+    """Return the squared distance of every row to its k-th neighbour, rounding added, ``(n,)``."""
+    least = x.new_full((len(x), k + 1), torch.inf)
+    for start in range(0, len(x), ROWS):
+        end = min(start + ROWS, len(x))
+        squares = _squares(x[start:end], x[start:])  # each pair once: it serves both its rows
+        theirs = squares[:, end - start :].T
+        for place, columns in ((slice(start, end), squares), (slice(end, None), theirs)):
+            least[place] = torch.cat([least[place], columns], 1).topk(k + 1, largest=False).values
+    slack = 8 * torch.finfo(x.dtype).eps * x.square().sum(1).amax()
+    return least.amax(1) + slack
 
 
-def _covered(x: Tensor, centres: Tensor, radii: Tensor) -> float:
-    """Return the share of ``x`` that lies in at least one ball."""
-    inside = [(torch.cdist(part, centres) <= radii).any(1) for part in torch.split(x, CHUNK)]
-    return float(torch.cat(inside).double().mean())
+def _squares(a: Tensor, b: Tensor) -> Tensor:
+    """Return the squared distances ``(n, m)``: |a|^2 + |b|^2 - 2 a.b as one product."""
+    norms_a, norms_b = (one.square().sum(1, keepdim=True) for one in (a, b))
+    left = torch.cat([-2 * a, norms_a, torch.ones_like(norms_a)], 1)
+    right = torch.cat([b, torch.ones_like(norms_b), norms_b], 1)
+    return left @ right.T
