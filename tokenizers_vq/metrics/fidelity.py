@@ -235,7 +235,7 @@ def _kernel_mean(a: Tensor, b: Tensor, linear: Tensor, *, pairs: bool) -> float:
     """
     n = len(a)
     products = torch.from_numpy(a.numpy() @ b.numpy().T)  # NumPy: half the time where a is b
-    higher = sum(_higher(part) for part in products.split(64))  # 64 rows stay in the cache
+    higher = sum(_higher(part) for part in torch.split(products, 64))  # 64 rows stay in the cache
     total = 3 * float(linear) + higher
     if pairs:
         return total / n**2

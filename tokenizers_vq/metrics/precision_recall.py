@@ -44,7 +44,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = NEIGHBOURS) -> tuple[f
     of_real, of_fake = _squared_radii(real, k), _squared_radii(fake, k)
     precise: list[Tensor] = []
     recalled = torch.zeros(len(real), dtype=torch.bool)
-    for part, radii in zip(fake.split(CHUNK), of_fake.split(CHUNK), strict=True):
+    for part, radii in zip(torch.split(fake, CHUNK), torch.split(of_fake, CHUNK), strict=True):
         squares = _squares(part, real)
         precise.append((squares - of_real).amin(1) <= 0)
         recalled |= (squares - radii[:, None]).amin(0) <= 0
