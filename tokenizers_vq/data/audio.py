@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Sequence
@@ -14,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenizers_vq.data.base import SignalDataset
+from tokenizers_vq.data.files import FileFolder
 from tokenizers_vq.data.images import _share
-from tokenizers_vq.data.transforms import draw_generator
 from tokenizers_vq.errors import ConfigError, DataError, MissingExtraError, unknown_name
 from tokenizers_vq.functional.resampling import resample
 from tokenizers_vq.types import SignalSpec
@@ -30,7 +28,7 @@ TRIES = 8
 log = logging.getLogger(__name__)
 
 
-class AudioFolder(SignalDataset):
+class AudioFolder(FileFolder):
     """All sounds below a folder, as LibriSpeech, LibriTTS or anything else lays them out.
 
     Files that cannot be read, or are empty, silent, not finite or clipped are left out, counted
@@ -59,6 +57,8 @@ class AudioFolder(SignalDataset):
         MissingExtraError: soundfile is not installed.
     """
 
+    noun = "sound"
+
     def __init__(
         self,
         root: str | Path,
@@ -75,62 +75,22 @@ class AudioFolder(SignalDataset):
         self.root = Path(root).expanduser()
         _check(self.root, split, sample_rate, seconds, channels)
         self.sample_rate, self.seconds, self.channels = sample_rate, seconds, channels
-        self.train, self.gain, self.seed = train, gain, seed
-        self.max_clipped = max_clipped
-        self._reasons: dict[str, str] = {}
+        self.gain, self.max_clipped = gain, max_clipped
         names = [
             path.relative_to(self.root).as_posix()
             for path in self.root.rglob("*")
             if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
         ]
         names = [n for n in names if not any(fnmatch(n, pattern) for pattern in exclude)]
-        good = []
-        for name in _share(sorted(names), split):
-            found = _length(self.root / name) if train else self._decoded(name, None)
-            if isinstance(found, str):
-                self._reasons[name] = found
-            else:
-                good.append(name)
-        self._name_skipped(len(good))
-        super().__init__(good, SignalSpec("audio", channels=channels, sample_rate=sample_rate))
+        signal = SignalSpec("audio", channels=channels, sample_rate=sample_rate)
+        super().__init__(self.root, _share(sorted(names), split), signal, train, seed)
 
-    def _name_skipped(self, good: int) -> None:
-        """Say once which files are left out, and raise ``DataError`` if that leaves none."""
-        named = [f"{id_}: {reason}" for id_, reason in sorted(self._reasons.items())]
-        total = good + len(named)
-        if not good:
-            first = f" (first: {named[0]})" if named else ""
-            raise DataError(
-                f"AudioFolder: expected at least one usable sound; got {total} files, none of them "
-                f"usable{first}."
-            )
-        if named:
-            log.warning(
-                "AudioFolder: left out %d of %d files: %s", len(named), total, "; ".join(named)
-            )
+    def why_not(self, name: str) -> str | None:
+        """Return why a file cannot be used, or None; to train, only its header is read."""
+        found = _length(self.root / name) if self.train else self.read(name, None)
+        return found if isinstance(found, str) else None
 
-    def item(self, index: int, epoch: int) -> Tensor:
-        """Return sound ``index`` as ``epoch`` shows it, ``(channels, T)`` float32 in [-1, 1].
-
-        Raises:
-            DataError: not one of the files can be read any more.
-        """
-        generator = draw_generator(self.seed, epoch, index)
-        for step in range(len(self)):
-            id_ = self.ids[(index + step) % len(self)]
-            if id_ in self._reasons:
-                continue
-            found = self._decoded(id_, generator if self.train else None)
-            if isinstance(found, Tensor):
-                return self._levelled(found, generator)
-            self._reasons[id_] = found
-            log.warning("AudioFolder: from here on the next file stands in for %s: %s", id_, found)
-        raise DataError(
-            f"AudioFolder: expected at least one usable sound; got {len(self)} files, none of them "
-            "usable any more. Is the disk still there?"
-        )
-
-    def _decoded(self, name: str, generator: np.random.Generator | None) -> Tensor | str:
+    def read(self, name: str, generator: np.random.Generator | None) -> Tensor | str:
         """Return a crop ``(channels, T)`` at our rate, or why the file cannot be used."""
         path = self.root / name
         header = _length(path)
@@ -142,12 +102,12 @@ class AudioFolder(SignalDataset):
             spare = max(frames - wanted, 0)
             start = 0 if generator is None else int(generator.integers(spare + 1))
             x = _read(path, start, min(wanted, frames))
-            reason = x if isinstance(x, str) else self._why_not(x)
+            reason = x if isinstance(x, str) else self._flaw(x)
             if isinstance(x, Tensor) and reason is None:
                 return self._cut(self._as_channels(x), rate)
         return reason or "not readable"
 
-    def _why_not(self, x: Tensor) -> str | None:
+    def _flaw(self, x: Tensor) -> str | None:
         """Return why the samples ``(channels, T)`` cannot be used, or None."""
         if not bool(x.isfinite().all()):
             return "samples that are not finite"
@@ -169,25 +129,13 @@ class AudioFolder(SignalDataset):
             x = x.repeat(1, -(-samples // x.shape[-1]))[:, :samples]
         return x.clamp(-1, 1).contiguous()
 
-    def _levelled(self, x: Tensor, generator: np.random.Generator) -> Tensor:
+    def finished(self, x: Tensor, generator: np.random.Generator) -> Tensor:
+        """Return a sound at the wished level."""
         if self.gain is None:
             return x
         low, high = self.gain
         peak = float(10 ** (generator.uniform(low, high) / 20))
         return (x * (peak / max(float(x.abs().max()), SILENCE))).clamp(-1, 1)
-
-    def sha256(self) -> str:
-        """Return the hex digest over the ids and the bytes of their files; reads every file."""
-        digest = hashlib.sha256()
-        for id_ in self.ids:
-            content = hashlib.sha256((self.root / id_).read_bytes()).hexdigest()
-            digest.update(f"{id_}\0{content}\n".encode())
-        return digest.hexdigest()
-
-    @property
-    def skipped(self) -> dict[str, str]:
-        """Files that are not used, with the reason; grows when a run meets an unusable file."""
-        return dict(self._reasons)
 
 
 def _check(root: Path, split: str, sample_rate: int, seconds: float | None, channels: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tokenizers_vq.data.base import SignalDataset
+from tokenizers_vq.data.files import FileFolder
 from tokenizers_vq.data.images import _share
-from tokenizers_vq.data.transforms import Augment, draw_generator, eval_view, train_view
+from tokenizers_vq.data.transforms import Augment, eval_view, train_view
 from tokenizers_vq.errors import ConfigError, DataError, MissingExtraError, unknown_name
 from tokenizers_vq.types import SignalSpec
 
@@ -29,7 +28,7 @@ SUFFIXES = {
 log = logging.getLogger(__name__)
 
 
-class VideoFolder(SignalDataset):
+class VideoFolder(FileFolder):
     """Clips of all videos below a folder, as UCF-101, Kinetics or anything else lays them out.
 
     The first video stream of a file is used. Files that cannot be read, have no video, are
@@ -59,6 +58,8 @@ class VideoFolder(SignalDataset):
         MissingExtraError: PyAV is not installed.
     """
 
+    noun = "video"
+
     def __init__(
         self,
         root: str | Path,
@@ -75,51 +76,16 @@ class VideoFolder(SignalDataset):
         _check(self.root, split, frames, size, frame_rate)
         _av()
         self.frames, self.size, self.frame_rate = frames, size, frame_rate
-        self.train, self.augment, self.seed = train, Augment(**(augment or {})), seed
-        self._reasons: dict[str, str] = {}
-        good = []
-        for name in _share(_names(self.root, exclude), split):
-            reason = self._why_not(name)
-            if reason is None:
-                good.append(name)
-            else:
-                self._reasons[name] = reason
-        if self._reasons:
-            log.warning("VideoFolder: %d files left out: %s", len(self._reasons), self._reasons)
-        if not good:
-            raise DataError(
-                f"VideoFolder: expected at least one usable video in '{root}'; got "
-                f"{len(self._reasons)} files that are not. {_first(self._reasons)}"
-            )
-        super().__init__(good, SignalSpec("video", frame_rate=frame_rate))
+        self.augment = Augment(**(augment or {}))
+        names = _share(_names(self.root, exclude), split)
+        super().__init__(self.root, names, SignalSpec("video", frame_rate=frame_rate), train, seed)
 
-    def item(self, index: int, epoch: int) -> Tensor:
-        """Return a clip of file ``index``, or of the next one that can be used.
-
-        Raises:
-            DataError: no file can be used any more.
-        """
-        generator = draw_generator(self.seed, epoch, index)
-        for offset in range(len(self)):
-            name = self.ids[(index + offset) % len(self)]
-            if name in self._reasons:
-                continue
-            found = self._clip(name, generator if self.train else None)
-            if isinstance(found, Tensor):
-                return found
-            self._reasons[name] = found
-            log.warning("VideoFolder: from here on the next file stands in for %s: %s", name, found)
-        raise DataError(
-            f"VideoFolder: expected at least one usable video; got {len(self)} files, none of them "
-            "usable any more. Is the disk still there?"
-        )
-
-    def _why_not(self, name: str) -> str | None:
-        """Return why a file cannot be used, or None."""
-        found = header(self.root / name) if self.train else self._clip(name, None)
+    def why_not(self, name: str) -> str | None:
+        """Return why a file cannot be used, or None; to train, only its header is read."""
+        found = header(self.root / name) if self.train else self.read(name, None)
         return found if isinstance(found, str) else None
 
-    def _clip(self, name: str, generator: np.random.Generator | None) -> Tensor | str:
+    def read(self, name: str, generator: np.random.Generator | None) -> Tensor | str:
         """Return a clip ``(3, T, H, W)``, or why there is none."""
         path = self.root / name
         about = header(path)
@@ -143,19 +109,6 @@ class VideoFolder(SignalDataset):
                 views.append(train_view(picture, self.size, self.augment, generator))
         pixels = np.stack([np.asarray(view) for view in views]).transpose(3, 0, 1, 2)
         return torch.from_numpy(pixels.astype(np.float32) / np.float32(127.5) - np.float32(1))
-
-    def sha256(self) -> str:
-        """Return the hex digest over the ids and the bytes of their files; reads every file."""
-        digest = hashlib.sha256()
-        for id_ in self.ids:
-            content = hashlib.sha256((self.root / id_).read_bytes()).hexdigest()
-            digest.update(f"{id_}\0{content}\n".encode())
-        return digest.hexdigest()
-
-    @property
-    def skipped(self) -> dict[str, str]:
-        """Files that are not used, with the reason; grows when a run meets an unusable file."""
-        return dict(self._reasons)
 
 
 @dataclass(frozen=True)
@@ -280,7 +233,3 @@ def _reason(path: Path, error: Exception) -> str:
     if not path.stat().st_size:
         return "an empty file"
     return f"not readable ({str(error).splitlines()[0]:.60})"
-
-
-def _first(reasons: dict[str, str]) -> str:
-    return next((f"{name}: {reason}." for name, reason in reasons.items()), "Is it the right one?")

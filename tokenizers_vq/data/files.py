@@ -1,0 +1,118 @@
+"""What folders of sounds and of videos share: files that may turn out to be unusable."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from tokenizers_vq.data.base import SignalDataset
+from tokenizers_vq.data.transforms import draw_generator
+from tokenizers_vq.errors import DataError
+from tokenizers_vq.types import SignalSpec
+
+log = logging.getLogger(__name__)
+
+
+class FileFolder(SignalDataset):
+    """Signals of the files below a folder; those that cannot be used are counted and named once.
+
+    What turns out to be unusable in a run is replaced from there on by the next good file of the
+    list. A subclass sets its options first, then calls this constructor.
+
+    Args:
+        root: the folder.
+        names: sorted names of files, relative to it.
+        signal: what the numbers mean.
+        train: random crops, else the same ones each time.
+        seed: of crops.
+
+    Attributes:
+        noun: what a file holds.
+
+    Raises:
+        DataError: no file is left.
+    """
+
+    noun = "signal"
+
+    def __init__(
+        self, root: Path, names: Iterable[str], signal: SignalSpec, train: bool, seed: int
+    ) -> None:
+        self.root, self.train, self.seed = root, train, seed
+        self._reasons: dict[str, str] = {}
+        good = []
+        for name in names:
+            reason = self.why_not(name)
+            if reason is None:
+                good.append(name)
+            else:
+                self._reasons[name] = reason
+        self._name_skipped(len(good))
+        super().__init__(good, signal)
+
+    def why_not(self, name: str) -> str | None:
+        """Return why a file cannot be used, or None; before training this should be quick."""
+        raise NotImplementedError(f"{type(self).__name__}.why_not")
+
+    def read(self, name: str, generator: np.random.Generator | None) -> Tensor | str:
+        """Return the signal of a file, a random crop with a generator, or why there is none."""
+        raise NotImplementedError(f"{type(self).__name__}.read")
+
+    def finished(self, x: Tensor, generator: np.random.Generator) -> Tensor:
+        """Return a signal as it is given out."""
+        return x
+
+    def item(self, index: int, epoch: int) -> Tensor:
+        """Return the signal of file ``index``, or of the next one that can be used.
+
+        Raises:
+            DataError: not one of the files can be used any more.
+        """
+        where, generator = type(self).__name__, draw_generator(self.seed, epoch, index)
+        for offset in range(len(self)):
+            name = self.ids[(index + offset) % len(self)]
+            if name in self._reasons:
+                continue
+            found = self.read(name, generator if self.train else None)
+            if isinstance(found, Tensor):
+                return self.finished(found, generator)
+            self._reasons[name] = found
+            log.warning("%s: from here on the next file stands in for %s: %s", where, name, found)
+        raise DataError(
+            f"{where}: expected at least one usable {self.noun}; got {len(self)} files, none of "
+            "them usable any more. Is the disk still there?"
+        )
+
+    def sha256(self) -> str:
+        """Return the hex digest over the ids and the bytes of their files; reads every file."""
+        digest = hashlib.sha256()
+        for id_ in self.ids:
+            content = hashlib.sha256((self.root / id_).read_bytes()).hexdigest()
+            digest.update(f"{id_}\0{content}\n".encode())
+        return digest.hexdigest()
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Files that are not used, with the reason; grows when a run meets an unusable file."""
+        return dict(self._reasons)
+
+    def _name_skipped(self, good: int) -> None:
+        """Say once which files are left out, and raise ``DataError`` if that leaves none."""
+        where = type(self).__name__
+        named = [f"{id_}: {reason}" for id_, reason in sorted(self._reasons.items())]
+        total = good + len(named)
+        if not good:
+            first = f" (first: {named[0]})" if named else ""
+            raise DataError(
+                f"{where}: expected at least one usable {self.noun}; got {total} files, none of "
+                f"them usable{first}."
+            )
+        if named:
+            log.warning(
+                "%s: left out %d of %d files: %s", where, len(named), total, "; ".join(named)
+            )
