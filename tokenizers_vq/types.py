@@ -43,6 +43,7 @@ class Reconstruction:
         terms: further loss terms of the model, unweighted ``()`` tensors, by the names that follow
             ``model/`` in the weights of an objective.
         target: the signal that ``x_hat`` should be; None for the input.
+        hidden: ``(B, h, w, W)`` of an inner layer, for objectives that teach it; None elsewhere.
     """
 
     x_hat: Tensor
@@ -50,6 +51,7 @@ class Reconstruction:
     quantized: Quantized
     terms: dict[str, Tensor] = field(default_factory=dict)
     target: Tensor | None = None
+    hidden: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,18 @@ def test_a_training_step_teaches_the_velocity_and_leaves_the_autoencoder_alone()
     assert learns == rest
 
 
+def test_training_shows_the_layer_asked_for_and_no_other():
+    tok, x = tiny().train(), torch.rand(2, 3, 32, 32) * 2 - 1
+    assert tok.decoder.training_pass(tok, x, 0).hidden is None
+    tok.decoder.hidden_layer = 1
+    seen = []
+    tok.decoder.blocks[0].register_forward_hook(lambda block, given, out: seen.append(out))
+    hidden = tok.decoder.training_pass(tok, x, 0).hidden
+    patches = hidden.shape[1] * hidden.shape[2]
+    assert hidden.shape == (2, *tok.decoder.grid_shape, 32)
+    assert torch.equal(hidden.flatten(1, 2), seen[0][:, :patches])
+
+
 @pytest.mark.parametrize("keep", ["uniform", "pow2", "uniform_pow2"])
 def test_dropout_keeps_the_first_tokens(keep):
     tok = tiny()
@@ -102,6 +114,7 @@ def test_wrong_options_are_named():
     config = read_config("backbone", "tiny_flextok")
     for change, text in (
         ({"decoder": {**config["decoder"], "keep": "all"}}, "flextok keep: there is no 'all'"),
+        ({"decoder": {**config["decoder"], "hidden_layer": 2}}, "hidden_layer of 1..1"),
         ({"encoder": {**config["encoder"], "size": 30}}, "FlexTokEncoder: expected a size in"),
         ({"encoder": {**config["encoder"], "vae": None}}, "FlexTokEncoder: expected a vae, or"),
     ):

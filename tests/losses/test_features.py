@@ -10,6 +10,7 @@ from torch import nn
 
 from tokenizers_vq.errors import CheckpointError, ConfigError, ShapeError
 from tokenizers_vq.losses.features import FeatureTarget, Teacher, contrastive, load_features
+from tokenizers_vq.types import Quantized, Reconstruction
 
 MODEL = "test_vit"
 
@@ -31,6 +32,11 @@ class Network(nn.Module):
         return x.mean((2, 3))
 
 
+def made(z_q, hidden=None):
+    quantized = Quantized(z_q, torch.zeros(1), torch.zeros(()), {})
+    return Reconstruction(torch.empty(0), z_q, quantized, hidden=hidden)
+
+
 def teacher():
     return Teacher(Network(), (8, 8), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -47,7 +53,7 @@ def test_a_target_teaches_only_its_channels(loss):
     torch.manual_seed(0)
     target = FeatureTarget(teacher(), (2, 6), loss=loss, layers=1, heads=2)
     z_q = torch.randn(3, 4, 4, 8, requires_grad=True)
-    target(torch.rand(3, 3, 16, 16), z_q).backward()
+    target(torch.rand(3, 3, 16, 16), made(z_q)).backward()
     reached = z_q.grad.abs().sum((0, 1, 2)) > 0
     assert reached.tolist() == [False, False, True, True, True, True, False, False]
     assert all("teacher" not in name for name, _ in target.named_parameters())
@@ -61,7 +67,7 @@ def test_a_target_can_be_learned():
     z_q = nn.functional.adaptive_avg_pool2d(x, 4).movedim(1, -1)
     losses = []
     for _ in range(40):
-        loss = target(x, z_q)
+        loss = target(x, made(z_q))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -69,10 +75,27 @@ def test_a_target_can_be_learned():
     assert losses[-1] < 0.5 * losses[0]
 
 
+def test_a_hidden_layer_is_taught_and_has_to_be_there():
+    target = FeatureTarget(teacher(), (0, 5), loss="cosine", layers=0, of="hidden")
+    hidden = torch.randn(2, 4, 4, 5, requires_grad=True)
+    z_q = torch.randn(2, 8, 3, requires_grad=True)
+    target(torch.rand(2, 3, 8, 8), made(z_q, hidden)).backward()
+    assert hidden.grad.abs().min() > 0
+    assert z_q.grad is None
+    with pytest.raises(ConfigError) as error:
+        target(torch.rand(2, 3, 8, 8), made(z_q))
+    assert str(error.value) == (
+        "features: expected a model that shows a hidden layer; got one without. Set "
+        "decoder.hidden_layer, or features.of to z_q."
+    )
+    with pytest.raises(ConfigError, match="source of features"):
+        FeatureTarget(teacher(), (0, 5), of="z")
+
+
 def test_latents_without_the_channels_are_refused():
     target = FeatureTarget(teacher(), (0, 9), layers=1, heads=2)
     with pytest.raises(ShapeError) as error:
-        target(torch.rand(1, 3, 8, 8), torch.rand(1, 4, 4, 8))
+        target(torch.rand(1, 3, 8, 8), made(torch.rand(1, 4, 4, 8)))
     assert str(error.value) == (
         "features: expected latents with at least 9 channels, on a 2-d grid for cosine; "
         "got (1, 4, 4, 8). Correct features.channels."
@@ -86,7 +109,7 @@ def test_wrong_options_are_refused():
         FeatureTarget(teacher(), (3, 3))
     assert str(error.value) == (
         "features: expected channels [first, end] that rise; got [3, 3]. "
-        "Name the channels of z_q that learn from the teacher."
+        "Name the channels that learn from the teacher."
     )
     with pytest.raises(ConfigError) as error:
         load_features("no_such_net", (0, 3))
@@ -111,7 +134,7 @@ def test_a_timm_model_teaches_from_a_file(tmp_path):
     torch.save(network.state_dict(), tmp_path / "vit.pth")
     target = load_features(MODEL, (0, 4), tmp_path / "vit.pth", layers=1, heads=2)
     x = torch.rand(2, 3, 32, 32) * 2 - 1
-    assert torch.isfinite(target(x, torch.randn(2, 4, 4, 8)))
+    assert torch.isfinite(target(x, made(torch.randn(2, 4, 4, 8))))
     torch.save({"x": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match=r"^features test_vit: expected timm's weights of th"):
         load_features(MODEL, (0, 4), tmp_path / "other.pth")

@@ -260,6 +260,9 @@ def test_an_experiment_trains(name, tmp_path):
     assert (result.folder / "tensorboard").is_dir()
 
 
+TEACHERS = {"tiny_fqgan": ["semantic"], "tiny_flextok": ["repa"]}
+
+
 def test_every_published_recipe_has_a_tiny_one():
     assert [name.removeprefix("tiny_") for name in TINY] == sorted(PUBLISHED)
 
@@ -267,9 +270,9 @@ def test_every_published_recipe_has_a_tiny_one():
 @pytest.mark.parametrize("name", TINY)
 def test_a_tiny_recipe_takes_20_steps_with_all_its_parts(name, tmp_path):
     words = ["~logger.tensorboard", "callbacks.recon=null", f"outputs={tmp_path}"]
-    if name == "tiny_fqgan":
+    for target in TEACHERS.get(name, ()):
         torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "vit.pth")
-        words += [f"objective.features.semantic.weights={tmp_path / 'vit.pth'}"]
+        words += [f"objective.features.{target}.weights={tmp_path / 'vit.pth'}"]
     cfg = compose([f"experiment={name}", *words])
     result = run(cfg)
     assert (result.step, result.finished) == (20, True)

@@ -4,7 +4,7 @@ Reference:
     Bachmann et al., FlexTok: Resampling Images into 1D Token Sequences of Flexible Length, 2025,
     https://arxiv.org/abs/2502.13967.
     Differs: latents of the inner autoencoder are their mean, not drawn; without a generator every
-    picture starts from the same noise, so that decoding repeats itself; no REPA loss.
+    picture starts from the same noise, so that decoding repeats itself.
 """
 
 from __future__ import annotations
@@ -190,12 +190,14 @@ class FlexTokDecoder(TokenDecoder):
         keep: how many tokens a training step keeps: ``"uniform"``, ``"pow2"`` or
             ``"uniform_pow2"``, the next power of two of a uniform one.
         null_share: how often training leaves all tokens out.
+        hidden_layer: how many blocks a patch has been through when training shows it to objectives
+            that teach it (REPA); None shows nothing.
 
     Shapes:
         z_q (B, n, D) -> x_hat (B, C, size, size), n of 1..registers
 
     Raises:
-        ConfigError: the sizes do not fit each other, or there is no such ``keep``.
+        ConfigError: the sizes do not fit each other, or there is no such ``keep`` or layer.
 
     Reference:
         Bachmann et al., 2025, https://arxiv.org/abs/2502.13967, section 3.2; Liu et al., Flow
@@ -229,9 +231,15 @@ class FlexTokDecoder(TokenDecoder):
         guidance: float = 7.5,
         keep: str = "uniform",
         null_share: float = 0.1,
+        hidden_layer: int | None = None,
     ) -> None:
         if keep not in KEEPS:
             raise unknown_name("flextok keep", keep, KEEPS)
+        if hidden_layer is not None and not 1 <= hidden_layer <= depth:
+            raise ConfigError(
+                f"FlexTokDecoder: expected a hidden_layer of 1..{depth}, the number of blocks; got "
+                f"{hidden_layer}. Correct the backbone config."
+            )
         inner = None if vae is None else one("FlexTokDecoder", vae)
         place = Latents("FlexTokDecoder", inner, signal, size, patch, channels)
         super().__init__(dim, place.stride, signal)
@@ -239,6 +247,7 @@ class FlexTokDecoder(TokenDecoder):
         self.counts = tuple(range(1, registers + 1))
         self.patch, self.scale = patch, scale
         self.steps, self.guidance, self.keep, self.null_share = steps, guidance, keep, null_share
+        self.hidden_layer = hidden_layer
         width = 64 * depth if width is None else width
         self.embed_tokens = nn.Linear(dim, width)
         self.token_position = _rows(1, 1, width, registers)
@@ -341,23 +350,34 @@ class FlexTokDecoder(TokenDecoder):
             x = x - velocity / steps
         return x
 
-    def velocity(self, x: Tensor, time: Tensor, tokens: Tensor) -> Tensor:
-        """Return the velocity ``(B, channels, h, w)`` of noised latents ``x`` at times ``(B,)``."""
+    def velocity(
+        self, x: Tensor, time: Tensor, tokens: Tensor, shown: list[Tensor] | None = None
+    ) -> Tensor:
+        """Return the velocity ``(B, channels, h, w)`` of noised latents ``x`` at times ``(B,)``.
+
+        Args:
+            x: ``(B, channels, h, w)``.
+            time: ``(B,)``.
+            tokens: rows ``(B, registers, W)``.
+            shown: gets the patches ``(B, h, w, W)`` behind block ``hidden_layer``.
+        """
         rows = self.embed(to_patches(x, self.patch))
         rows = rows + self.position.flatten(2).transpose(1, 2)
         condition = self.time(time)
         parts = (rows.shape[1], tokens.shape[1])
         h = torch.cat([rows, tokens.to(rows.dtype)], dim=1)
-        for block in self.blocks:
+        for count, block in enumerate(self.blocks, start=1):
             h = block(h, None, condition, parts)
+            if shown is not None and count == self.hidden_layer:
+                shown.append(h[:, : parts[0]].unflatten(1, self.grid_shape))
         return from_patches(self.head(h[:, : parts[0]], condition), self.patch, self.grid_shape)
 
     def training_pass(self, tokenizer: Tokenizer, x: Tensor, step: int) -> Reconstruction:
         """Return what a training step compares: ``terms["velocity"]``, and no picture.
 
         ``|v(x_s) - (noise - latents)|^2`` with ``x_s = s noise + (1 - s) latents`` and s the
-        logistic function of a normal number. Of each picture the first k tokens are kept, and
-        sometimes none; the autoencoder learns nothing.
+        logistic function of a normal number. ``hidden`` is the layer asked for. Of each picture
+        the first k tokens are kept, and sometimes none; the autoencoder learns nothing.
 
         Args:
             tokenizer: this decoder's.
@@ -380,9 +400,11 @@ class FlexTokDecoder(TokenDecoder):
         time = torch.randn(z.shape[0], device=z.device).sigmoid()
         noise = torch.randn_like(latents)
         s = time[:, None, None, None].to(latents.dtype)
-        velocity = self.velocity(s * noise + (1 - s) * latents, time, tokens)
+        shown: list[Tensor] = []
+        velocity = self.velocity(s * noise + (1 - s) * latents, time, tokens, shown)
         loss = (velocity.float() - (noise - latents).float()).square().mean()
-        return Reconstruction(x.new_empty(0), z, quantized, {"velocity": loss})
+        hidden = shown[0] if shown else None
+        return Reconstruction(x.new_empty(0), z, quantized, {"velocity": loss}, hidden=hidden)
 
     def _kept(self, z: Tensor) -> Tensor:
         """Draw which tokens ``(B, n)`` training keeps: the first k of each picture."""

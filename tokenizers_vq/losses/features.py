@@ -1,5 +1,8 @@
 """Targets for tokens: predict the features of a frozen vision network from quantized latents.
 
+Or from an inner layer of the decoder: Yu et al., Representation Alignment for Generation (REPA),
+2024, https://arxiv.org/abs/2410.06940, eq. 8.
+
 Contrastive: Bai et al., Factorized Visual Tokenization and Generation (FQGAN), 2024,
 https://arxiv.org/abs/2411.16681, section 3.2, whose semantic codebooks learn from CLIP and DINOv2.
 Distillation: Xiong et al., GigaTok, 2025, https://arxiv.org/abs/2504.08736, section 3.2, the cosine
@@ -16,9 +19,11 @@ from torch.nn.functional import cosine_similarity, cross_entropy, interpolate, n
 
 from tokenizers_vq.errors import CheckpointError, ConfigError, ShapeError, unknown_name
 from tokenizers_vq.losses.logits import normalised
+from tokenizers_vq.types import Reconstruction
 from tokenizers_vq.weights import find_file, read_state
 
 LOSSES = ("contrastive", "cosine")
+SOURCES = ("z_q", "hidden")
 
 log = logging.getLogger(__name__)
 
@@ -69,22 +74,23 @@ class Teacher:
 
 
 class FeatureTarget(nn.Module):
-    """Predicts a teacher's features from some channels of the quantized latents.
+    """Predicts a teacher's features from some channels of what a model made of the same images.
 
     A two-layer perceptron per position, then pre-norm transformer layers over a class token and all
     positions.
 
     Args:
         teacher: gives the features.
-        channels: first channel of ``z_q`` and the one behind the last.
+        channels: first channel and the one behind the last.
         loss: ``contrastive``: symmetric InfoNCE between the class token and the teacher's summary
             of the same images; ``cosine``: 1 - cosine with the teacher's features per position.
         layers: of the transformer.
         heads: of its attention; they divide the teacher's width.
         temperature: of the contrastive logits.
+        of: ``z_q``, the quantized latents, or ``hidden``, the layer that the model shows.
 
     Raises:
-        ConfigError: another loss, or channels that do not rise.
+        ConfigError: another loss or source, or channels that do not rise.
     """
 
     def __init__(
@@ -96,17 +102,21 @@ class FeatureTarget(nn.Module):
         layers: int = 3,
         heads: int = 8,
         temperature: float = 0.07,
+        of: str = "z_q",
     ):
         super().__init__()
         if loss not in LOSSES:
             raise unknown_name("feature loss", loss, LOSSES)
+        if of not in SOURCES:
+            raise unknown_name("source of features", of, SOURCES)
         if not 0 <= channels[0] < channels[1]:
             raise ConfigError(
                 f"features: expected channels [first, end] that rise; got {list(channels)}. "
-                "Name the channels of z_q that learn from the teacher."
+                "Name the channels that learn from the teacher."
             )
         self._teacher = [teacher]  # in a list, so that it stays outside the module tree
         self.channels, self.loss, self.temperature = tuple(channels), loss, temperature
+        self.of = of
         width = teacher.width
         self.lift = nn.Sequential(
             nn.Linear(channels[1] - channels[0], width), nn.Tanh(), nn.Linear(width, width)
@@ -120,28 +130,40 @@ class FeatureTarget(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, z_q: Tensor) -> Tensor:
-        """Return the loss ``()`` of images ``x (B, 3, H, W)`` and latents ``z_q (B, *grid, D)``.
+    def forward(self, x: Tensor, reconstruction: Reconstruction) -> Tensor:
+        """Return the loss ``()`` of images ``x (B, 3, H, W)`` and what a model made of them.
 
         Raises:
-            ShapeError: ``z_q`` has fewer channels than ``channels`` names, or is no 2-d grid for
-                the loss per position.
+            ConfigError: the model shows no hidden layer.
+            ShapeError: there are fewer channels than ``channels`` names, or no 2-d grid for the
+                loss per position.
         """
-        first, end = self.channels
-        if z_q.shape[-1] < end or (self.loss == "cosine" and z_q.ndim != 4):
-            raise ShapeError(
-                f"features: expected latents with at least {end} channels, on a 2-d grid for "
-                f"cosine; got {tuple(z_q.shape)}. Correct features.channels."
-            )
-        tokens = self.lift(z_q[..., first:end].flatten(1, -2))  # (B, N, C)
+        z = self._source(reconstruction)
+        tokens = self.lift(z[..., slice(*self.channels)].flatten(1, -2))  # (B, N, C)
         tokens = torch.cat([self.start.expand(len(tokens), 1, -1), tokens], 1)
         for block in self.blocks:
             tokens = block(tokens)
         tokens = self.norm(tokens).float()
         if self.loss == "contrastive":
             return contrastive(tokens[:, 0], self._teacher[0].summary(x), self.temperature)
-        wanted = interpolate(self._teacher[0].features(x), z_q.shape[1:3], mode="bilinear")
+        wanted = interpolate(self._teacher[0].features(x), z.shape[1:3], mode="bilinear")
         return (1 - cosine_similarity(tokens[:, 1:], wanted.flatten(2).transpose(1, 2), -1)).mean()
+
+    def _source(self, reconstruction: Reconstruction) -> Tensor:
+        """Return ``(B, *grid, D)``: the quantized latents or the hidden layer."""
+        z = reconstruction.quantized.z_q if self.of == "z_q" else reconstruction.hidden
+        if z is None:
+            raise ConfigError(
+                "features: expected a model that shows a hidden layer; got one without. Set "
+                "decoder.hidden_layer, or features.of to z_q."
+            )
+        end = self.channels[1]
+        if z.shape[-1] < end or (self.loss == "cosine" and z.ndim != 4):
+            raise ShapeError(
+                f"features: expected latents with at least {end} channels, on a 2-d grid for "
+                f"cosine; got {tuple(z.shape)}. Correct features.channels."
+            )
+        return z
 
 
 def contrastive(predicted: Tensor, wanted: Tensor, temperature: float) -> Tensor:

@@ -124,7 +124,7 @@ class Objective(nn.Module):
         x_hat, quantized = reconstruction.x_hat, reconstruction.quantized
         terms = {name: loss(x, x_hat) for name, loss in self.signal_losses.items()}
         terms |= {name: loss(x, x_hat) for name, loss in self.perceptual.items()}
-        terms |= {f"features/{name}": head(x, quantized.z_q) for name, head in self.heads.items()}
+        terms |= {f"features/{name}": head(x, reconstruction) for name, head in self.heads.items()}
         terms |= self._from_critic(x, x_hat, self._expected(step, discriminator=False))
         terms |= {f"model/{name}": term for name, term in reconstruction.terms.items()}
         terms |= {f"quantizer/{name}": term for name, term in quantized.terms.items()}
