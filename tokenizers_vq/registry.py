@@ -132,6 +132,7 @@ DISCRIMINATORS = {
 TRAINING_PASSES = {
     "plain": "tokenizers_vq.training.passes:Plain",
     "proxy_codes": "tokenizers_vq.training.proxy_codes:ProxyCodes",
+    "semantic": "tokenizers_vq.training.semantic:Semantic",
 }
 
 TABLES = {

@@ -5,8 +5,15 @@ import math
 import pytest
 import torch
 
-from tokenizers_vq.errors import ShapeError
-from tokenizers_vq.losses.distillation import LogMelTeacher, at_rate, d_axis, guided, t_axis
+from tokenizers_vq.errors import CheckpointError, ShapeError
+from tokenizers_vq.losses.distillation import (
+    LogMelTeacher,
+    SpeechModel,
+    at_rate,
+    d_axis,
+    guided,
+    t_axis,
+)
 
 S, H = torch.randn(2, 5, 3), torch.randn(2, 6, 3)
 
@@ -59,3 +66,29 @@ def test_another_width_is_refused():
         "distillation: expected student and teacher (B, T, D); got (2, 5, 3) and (2, 6, 2). "
         "Project the student to the teacher's width."
     )
+
+
+def test_a_speech_model_gives_the_mean_of_its_layers(tmp_path):
+    from transformers import HubertConfig, HubertModel
+
+    torch.manual_seed(0)
+    config = HubertConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
+        conv_dim=(8, 8), conv_stride=(5, 2), conv_kernel=(10, 3), num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2, num_feat_extract_layers=2,
+    )  # fmt: skip
+    model = HubertModel(config).eval()
+    model.save_pretrained(tmp_path)
+    teacher = SpeechModel(tmp_path)
+    x = 0.1 * torch.randn(2, 1, 400)
+    with torch.no_grad():
+        layers = model(x[:, 0], output_hidden_states=True).hidden_states
+    assert teacher.width == 16
+    assert len(layers) == 3
+    torch.testing.assert_close(teacher.features(x, 16000), sum(layers) / 3)
+    assert teacher.features(x[..., :200], 8000).shape == layers[0].shape
+
+
+def test_a_folder_without_a_speech_model_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="expected a speech model of transformers"):
+        SpeechModel(tmp_path)

@@ -8,18 +8,28 @@ language model (LM) that reads the transcript and a speech model (SM): see ``gui
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, interpolate, logsigmoid
 
-from tokenizers_vq.errors import ShapeError
+from tokenizers_vq.errors import CheckpointError, MissingExtraError, ShapeError
+from tokenizers_vq.functional.resampling import resample
 from tokenizers_vq.losses.spectral import MelSpectrum, Spectrum
 
 
 class Teacher(Protocol):
-    """Turns sound into features over time."""
+    """Turns sound into features over time.
+
+    Attributes:
+        width: D.
+    """
+
+    @property
+    def width(self) -> int:
+        """Return D."""
 
     def features(self, audio: Tensor, sample_rate: int) -> Tensor:
         """Return ``(B, frames, D)`` of ``audio (B, C, T)`` at ``sample_rate`` Hz."""
@@ -39,11 +49,60 @@ class LogMelTeacher:
     n_fft: int = 1024
     mels: int = 64
 
+    @property
+    def width(self) -> int:
+        """Return D."""
+        return self.mels
+
     def features(self, audio: Tensor, sample_rate: int) -> Tensor:
         """Return ``(B, frames, mels)`` of the mean of the channels of ``audio (B, C, T)``."""
         mel = MelSpectrum(Spectrum(self.n_fft, self.hop), sample_rate, self.mels)
         with torch.no_grad():
             return mel(audio.mean(1, keepdim=True)).clamp(min=1e-5).log().mT
+
+
+class SpeechModel:
+    """A speech model of transformers from a folder: the mean of all its layers.
+
+    HuBERT base is SpeechTokenizer's teacher, wav2vec 2.0 DM-Codec's.
+
+    Args:
+        folder: with ``config.json`` and ``model.safetensors``; nothing is downloaded.
+        sample_rate: the model wants, Hz.
+
+    Raises:
+        MissingExtraError: transformers is not installed.
+        CheckpointError: there is no such model in ``folder``.
+    """
+
+    def __init__(self, folder: str | Path, sample_rate: int = 16000) -> None:
+        try:
+            from transformers import AutoModel
+        except ImportError as error:
+            raise MissingExtraError(
+                "speech_model: expected the package transformers; got none. pip install "
+                "transformers, or take the teacher log_mel."
+            ) from error
+        try:
+            model: Any = AutoModel.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
+            )
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"speech_model: expected a speech model of transformers in {folder}; got "
+                f"{str(error).splitlines()[0].rstrip('.')}. Give the folder of a HuBERT."
+            ) from error
+        self._model, self.sample_rate = model.eval().requires_grad_(False), sample_rate
+        self.width: int = model.config.hidden_size
+
+    @torch.no_grad()
+    def features(self, audio: Tensor, sample_rate: int) -> Tensor:
+        """Return ``(B, frames, width)`` of the mean of the channels of ``audio (B, C, T)``."""
+        if self._model.device != audio.device:
+            self._model.to(audio.device)
+        x = resample(audio.mean(1), sample_rate, self.sample_rate)
+        layers = self._model(x, output_hidden_states=True).hidden_states
+        return torch.stack(layers).mean(0)
 
 
 def d_axis(student: Tensor, teacher: Tensor) -> Tensor:
