@@ -158,9 +158,6 @@ def test_faults_of_sounds_are_one_sentence(model, speaker, speech, photo, capsys
         (["encode", str(speech), "-m", speaker, "--codebooks", "5"],
          "encode: encode: expected num_codebooks of 1..4 and a residual quantizer; got 5 for "
          "Residual."),
-        (["encode", str(speech)],
-         "encode: encode: expected --model, as no tokenizer of audio is inside the package; got "
-         "none. Give a name, a folder or hf:org/repo."),
         (["encode", str(speech), "-m", model],
          "encode: encode: expected a tokenizer of audio; got tiny_cnn2d_fsq.test of image. Choose "
          "another with --model, or leave it out."),

@@ -20,7 +20,10 @@ from tokenizers_vq.errors import (
 if TYPE_CHECKING:
     from tokenizers_vq.tokenizer import Tokenizer
 
-SHIPPED = {"image": "mini_cnn2d_f16_ecsq.photos"}  # by kind of signal, where --model is not given
+SHIPPED = {  # by kind of signal, where --model is not given
+    "image": "mini_cnn2d_f16_ecsq.photos",
+    "audio": "spectrum_16k_rvq.speech",
+}
 EXPECTED = (
     BitstreamError, CheckpointError, ConfigError, DataError, MissingExtraError, ShapeError,
     OSError,
@@ -113,13 +116,7 @@ def _load(arguments: argparse.Namespace, kind: str) -> "Tokenizer":
     """Return the tokenizer asked for, else the one in the package for that kind of signal."""
     from tokenizers_vq.hub import load
 
-    name = arguments.model or SHIPPED.get(kind)
-    if name is None:
-        raise ConfigError(
-            f"{arguments.command}: expected --model, as no tokenizer of {kind} is inside the "
-            "package; got none. Give a name, a folder or hf:org/repo."
-        )
-    tokenizer = load(name)
+    tokenizer = load(arguments.model or SHIPPED[kind])
     if tokenizer.signal.kind != kind:
         raise ConfigError(
             f"{arguments.command}: expected a tokenizer of {kind}; got {tokenizer.name} of "
