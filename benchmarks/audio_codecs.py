@@ -154,7 +154,8 @@ def row(name: str, audio: float, seconds: float) -> dict[str, Any]:
     pair = PAIRS[name]()
     pair.theirs.eval()
     rate = pair.ours.signal.sample_rate
-    x = (0.2 * torch.randn(1, 1, int(audio * rate))).clamp(-1, 1)
+    stride = pair.ours.stride[0]  # whole frames: some peers do not pad
+    x = (0.2 * torch.randn(1, 1, round(audio * rate / stride) * stride)).clamp(-1, 1)
     found: dict[str, Any] = {"pair": name, "seconds": audio}
     found["parameters"] = sum(p.numel() for p in pair.theirs.parameters())
     with torch.no_grad():
