@@ -18,10 +18,12 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
 from image_tokenizers import cpu_name, measure, peak_of
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tokenizers_vq import from_published
@@ -133,9 +135,12 @@ def mimi_transformers() -> Pair:
 
     config = MimiConfig()
     model = MimiModel(config)
+    with TemporaryDirectory() as folder:  # the names of the file are not those of the module
+        model.save_pretrained(folder)
+        state = load_file(Path(folder) / "model.safetensors")
     return Pair(
         model,
-        from_published("mimi", model.state_dict(), config.to_dict()),
+        from_published("mimi", state, config.to_dict()),
         lambda x: model.encode(x).audio_codes,
         lambda q: model.decode(q).audio_values,
     )
@@ -161,7 +166,7 @@ def row(name: str, audio: float, seconds: float) -> dict[str, Any]:
     with torch.no_grad():
         expected, codes = pair.encode(x), pair.ours.encode(x)
         found["same_codes"] = float((codes.indices.mT == expected).float().mean())
-        theirs, own = pair.decode(expected), pair.ours.decode(codes.indices)
+        theirs, own = pair.decode(expected), pair.ours.decode(codes.indices, raw=True)
         length = min(theirs.shape[2], own.shape[2])
         error = (theirs[..., :length] - own[..., :length]).abs().max() / theirs.abs().max()
         found["sound_error"] = float(f"{error:.1e}")
