@@ -24,7 +24,7 @@ LEVELS = {
     "clips": 3,
     "hub": 4, "evaluation": 4, "viz": 4, "page": 4, "training": 4, "matrix": 4, "demo": 4,
     "doctor": 4, "tiling": 4, "chunking": 4, "posttraining": 4, "published": 4, "verify": 4,
-    "foreign": 3, "robustness": 4, "tokbench": 4,
+    "foreign": 3, "robustness": 4, "tokbench": 4, "shapes": 4,
     "cli": 5, "__init__": 5,
 }  # fmt: skip
 SIDEWAYS = {  # imports between rooms of one level, each for a reason

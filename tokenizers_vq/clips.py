@@ -17,7 +17,6 @@ from torch import Tensor
 
 from tokenizers_vq import allocation
 from tokenizers_vq.errors import ConfigError, ShapeError
-from tokenizers_vq.functional.framing import crop
 from tokenizers_vq.functional.segments import overlap_add
 from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.residual import Residual
@@ -72,7 +71,7 @@ def decode(
     """
     encoder = tokenizer.encoder
     if encoder.segments is None:
-        return crop(tokenizer.decoded(indices, grid, options), shape)
+        return tokenizer.decoder.cropped(tokenizer.decoded(indices, grid, options), shape)
     parts, at = [], 0
     spans = encoder.segments.spans(shape[0])
     for i, (start, end) in enumerate(spans):
@@ -179,7 +178,8 @@ def _quantized(head: Quantizer, z: Tensor, num_codebooks: int | None) -> Tensor:
 
 
 def _check_lengths(tokenizer: Tokenizer, x: Tensor, lengths: tuple[int, ...]) -> None:
-    if tokenizer.signal.axes != 1 or tokenizer.encoder.latent_axes != 1:
+    axes = (tokenizer.signal.axes, tokenizer.encoder.latent_axes)
+    if axes != (1, 1) or tokenizer.signal.kind == "points":
         raise ConfigError(
             f"encode: expected a signal with one axis where lengths are given; got "
             f"{tokenizer.signal.kind!r}. Leave lengths out."

@@ -62,7 +62,8 @@ def run_matrix(
         out: folder of ``matrix.md``, ``matrix.json``, ``matrix.svg`` and one folder per cell.
         backbones: names in ``conf/backbone``; default all that begin with ``tiny_`` and are for
             signals like those of ``data``.
-        quantizers: names in ``conf/quantizer``; default all that have codes.
+        quantizers: names in ``conf/quantizer``; default all that have codes and take
+            latents with the axes of ``data``.
         data: name in ``conf/data``: trained on its train part, measured on its val part.
         steps: optimizer steps per cell.
         seed: of every training.
@@ -81,10 +82,10 @@ def run_matrix(
     if steps < 1:
         raise ConfigError(f"matrix: expected at least 1 step per cell; got {steps}. Raise steps.")
     folder = Path(out)
-    heads = [name for name in config_names("quantizer") if name not in CONTINUOUS]
-    rows_of = _chosen("quantizer", quantizers, heads)
     chosen = load_protocol(protocol)
     measured = dataset_from(data)[0] if dataset is None else dataset
+    heads = [name for name in config_names("quantizer") if _fits(name, measured[0].ndim - 1)]
+    rows_of = _chosen("quantizer", quantizers, heads)
     columns_of = _backbones(backbones, measured, data)
     common = [f"data={data}", f"trainer.max_steps={steps}", f"seed={seed}", *overrides]
     rows = []
@@ -240,6 +241,12 @@ def _chosen(kind: str, wanted: Sequence[str] | None, default: list[str]) -> list
                 f"Choose from {', '.join(known)}."
             )
     return list(default if wanted is None else wanted)
+
+
+def _fits(quantizer: str, axes: int) -> bool:
+    """Whether a head has codes and takes latents with ``axes`` axes."""
+    made_for = read_config("quantizer", quantizer).get("axes", axes)
+    return quantizer not in CONTINUOUS and bool(made_for == axes)
 
 
 def _backbones(wanted: Sequence[str] | None, dataset: DataLike, data: str) -> list[str]:

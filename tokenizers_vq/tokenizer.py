@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from tokenizers_vq import allocation, clips
 from tokenizers_vq.backbones.absent import AbsentDecoder
-from tokenizers_vq.backbones.base import Decoder, Encoder, TokenDecoder
+from tokenizers_vq.backbones.base import AXES, Decoder, Encoder, TokenDecoder
 from tokenizers_vq.bitstream import CountPrior, from_bytes, to_bytes
 from tokenizers_vq.errors import ConfigError, ShapeError, check_indices, check_shape
-from tokenizers_vq.functional.framing import crop
 from tokenizers_vq.functional.index_map import IndexMaps
 from tokenizers_vq.quantizers.base import Quantizer
 from tokenizers_vq.quantizers.multi_scale import MultiScale
@@ -144,7 +143,7 @@ class Tokenizer(nn.Module):
         x, scale = clips.scaled(self, x)
         z = self.encoder(self.encoder.frame(x))  # (B, *grid, D)
         quantized = self.quantizer(z)
-        x_hat = crop(self.decoder(quantized.z_q.contiguous()), tuple(x.shape[2:]))
+        x_hat = self.decoder.reconstruct(quantized.z_q.contiguous(), x)
         return Reconstruction(x_hat if scale is None else x_hat * scale, z, quantized)
 
     @torch.no_grad()
@@ -335,7 +334,7 @@ class Tokenizer(nn.Module):
         Raises:
             ShapeError: wrong rank or channels, an empty axis, or values outside the range.
         """
-        axes = {1: "T", 2: "H W", 3: "T H W"}[self.signal.axes]
+        axes = AXES[self.signal.kind]
         hint = "Signals are tensors, channels first, with a batch axis (x[None] adds one)."
         check_shape(x, f"B {self.signal.channels} {axes}", "encode", hint)
         if 0 in x.shape[2:] and not empty:

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-AXES = {"image": 2, "video": 3, "audio": 1, "volume": 3, "motion": 1, "protein": 1}
+AXES = {"image": 2, "video": 3, "audio": 1, "volume": 3, "motion": 1, "protein": 1, "points": 1}
 """Sample axes of a kind of signal."""
 
 
@@ -60,14 +60,16 @@ class SignalSpec:
 
     Attributes:
         kind: the modality; it fixes the number of sample axes: image 2, video 3, audio 1,
-            volume 3, motion 1 (frames), protein 1 (residues).
+            volume 3, motion 1 (frames), protein 1 (residues), points 1. Points are N samples of a
+            shape's signed distance: x, y, z and the distance, below 0 inside, all in one unit, so
+            that the shape fills [-1, 1].
         channels: size of axis 1 of the signal.
         value_range: smallest and largest value of a sample.
         sample_rate: Hz, audio only.
         frame_rate: Hz, video and motion.
     """
 
-    kind: Literal["image", "video", "audio", "volume", "motion", "protein"]
+    kind: Literal["image", "video", "audio", "volume", "motion", "protein", "points"]
     channels: int = 3
     value_range: tuple[float, float] = (-1.0, 1.0)
     sample_rate: int | None = None

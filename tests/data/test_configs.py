@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
+import trimesh
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
@@ -40,6 +41,8 @@ def root(tmp_path):
         image.save(tmp_path / f"{index:02d}.png")
         sound = generator.uniform(-0.5, 0.5, 2000)
         soundfile.write(tmp_path / f"{index:02d}.flac", sound, 8000)
+        if index < 10:
+            trimesh.creation.box((1, 2, 1 + index / 10)).export(tmp_path / f"{index:02d}.stl")
         if index < 8:
             write_video(tmp_path / f"{index:02d}.avi", index)
     held = WheelPhotos("heldout")

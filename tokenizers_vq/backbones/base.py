@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tokenizers_vq.errors import ConfigError, ShapeError, check_shape
 from tokenizers_vq.functional.framing import (
+    crop,
     grid_shape,
     pad_to_stride,
     padded_shape,
@@ -20,7 +21,7 @@ from tokenizers_vq.types import SignalSpec
 # Names of the sample axes in error messages.
 AXES = {
     "image": "H W", "video": "T H W", "audio": "T", "volume": "X Y Z", "motion": "T",
-    "protein": "T",
+    "protein": "T", "points": "N",
 }  # fmt: skip
 
 
@@ -179,6 +180,14 @@ class Decoder(Backbone):
         Raises:
             ShapeError: ``z_q`` has another rank or width.
         """
+
+    def reconstruct(self, z_q: Tensor, x: Tensor) -> Tensor:
+        """Return the reconstruction ``(B, C, *S)`` of ``x (B, C, *S)``, whose latents are given."""
+        return self.cropped(self(z_q), tuple(x.shape[2:]))
+
+    def cropped(self, x_hat: Tensor, shape: Sequence[int]) -> Tensor:
+        """Return what belongs to a signal of ``shape`` samples of what ``forward`` returned."""
+        return crop(x_hat, shape)
 
     @property
     @abstractmethod

@@ -43,7 +43,7 @@ class ReconstructionSound(Callback):
             return
         module: Any = pl_module
         rate = module.tokenizer.signal.sample_rate
-        if rate is None:  # frames of motion, residues
+        if rate is None:  # frames of motion, residues, shapes
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step_{trainer.global_step:08d}.png"
