@@ -246,7 +246,8 @@ class TriplaneDecoder(FieldDecoder):
     @property
     def last_layer(self) -> Tensor:
         """Weight of the last layer of the network that reads the planes."""
-        weight: Tensor = self.read[-1].weight
+        last: Any = self.read[-1]
+        weight: Tensor = last.weight
         return weight
 
     def field(self, z_q: Tensor) -> Tensor:
@@ -257,7 +258,7 @@ class TriplaneDecoder(FieldDecoder):
         rows = self.look(queries.expand(len(h), -1, -1), h)
         coarse = self.to_plane(rows).unflatten(1, (3, self.plane, self.plane))
         planes: Tensor = self.up(coarse.permute(0, 1, 4, 2, 3).flatten(0, 1))
-        return planes.unflatten(0, (-1, 3))
+        return planes.reshape(-1, 3, *planes.shape[1:])
 
     def distances(self, field: Tensor, points: Tensor) -> Tensor:
         """Return the distances ``(B, 1, Q)`` at ``points (B, 3, Q)`` of planes."""
