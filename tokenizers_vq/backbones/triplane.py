@@ -126,7 +126,7 @@ class TriplaneEncoder(TokenEncoder):
         self.check_signal(x)
         queries = self.queries + self._embedded(F.pad(self.places, (0, 1)))
         points = self._embedded(self._nearest(x).mT)  # (B, P, W)
-        h = torch.cat([points, queries.expand(len(x), -1, -1)], dim=1)
+        h = torch.cat([points, queries.expand(x.shape[0], -1, -1)], dim=1)
         h = self.transformer(h, keep=slice(-self.num_tokens, None))
         mean, log_var = self.to_latent(h).chunk(2, dim=-1)
         return mean, log_var.clamp(*LOG_VAR)
@@ -255,7 +255,7 @@ class TriplaneDecoder(FieldDecoder):
         places = self._placed(self.places)
         h = self.transformer(self.embed(z_q) + self.positions + places) + places
         queries = self.cells.repeat_interleave(self.plane**2, dim=0) + self._placed(self.centres)
-        rows = self.look(queries.expand(len(h), -1, -1), h)
+        rows = self.look(queries.expand(h.shape[0], -1, -1), h)
         coarse = self.to_plane(rows).unflatten(1, (3, self.plane, self.plane))
         planes: Tensor = self.up(coarse.permute(0, 1, 4, 2, 3).flatten(0, 1))
         return planes.reshape(-1, 3, *planes.shape[1:])
