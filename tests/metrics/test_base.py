@@ -19,7 +19,18 @@ def codes(n: int, seed: int = 0) -> Codes:
     return Codes(indices, (32, 32), (16, 16))
 
 
-OPTIONS = {"similarity": {"names": ["psnr", "psnr_pooled", "ssim"]}}
+OPTIONS = {
+    "similarity": {"names": ["psnr", "psnr_pooled", "ssim"]},
+    "frames": {"of": [{"name": "similarity", "names": ["psnr", "ssim"]}]},
+}
+VIDEO = {"Frames", "Flicker"}
+
+
+def pictures(metric: Metric, n: int, seed: int = 0) -> torch.Tensor:
+    """Images, or videos of 3 frames where the metric is one of videos."""
+    if type(metric).__name__ not in VIDEO:
+        return images(n, seed=seed)
+    return images(3 * n, seed=seed).unflatten(0, (n, 3)).movedim(1, 2)
 
 
 def of_pictures(name: str) -> bool:
@@ -43,7 +54,7 @@ def approx(value: float | None):
 
 def test_two_shards_merge_into_one_result(pair):
     whole, shard = pair
-    real, fake = images(6), images(6, seed=1)
+    real, fake = pictures(whole, 6), pictures(whole, 6, seed=1)
     whole.update(real, fake, codes(6))
     wanted = whole.compute()
     whole.reset()
@@ -58,10 +69,10 @@ def test_two_shards_merge_into_one_result(pair):
 
 def test_reset_forgets_everything(pair):
     metric, fresh = pair
-    metric.update(images(2), images(2, seed=1), codes(2))
+    metric.update(pictures(metric, 2), pictures(metric, 2, seed=1), codes(2))
     metric.reset()
-    metric.update(images(3, seed=5), images(3, seed=6), codes(3))
-    fresh.update(images(3, seed=5), images(3, seed=6), codes(3))
+    metric.update(pictures(metric, 3, 5), pictures(metric, 3, 6), codes(3))
+    fresh.update(pictures(metric, 3, 5), pictures(metric, 3, 6), codes(3))
     for name, value in values(metric).items():
         assert value == approx(values(fresh)[name])
 
@@ -75,7 +86,7 @@ def test_float_images_are_refused(pair):
     if type(metric).__name__ == "Codebook":
         return
     with pytest.raises(ShapeError) as error:
-        metric.update(images(1).float(), images(1))
+        metric.update(pictures(metric, 1).float(), pictures(metric, 1))
     assert "expected uint8 images; got torch.float32. Round and clip them first." in str(error)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tokenizers_vq.metrics.base import Metric, Score, mean_score
+from tokenizers_vq.metrics.base import Metric, Score, check_images, mean_score
 from tokenizers_vq.metrics.video import change_psnr, flicker
 from tokenizers_vq.types import Codes
 
@@ -23,6 +23,7 @@ class Flicker(Metric):
 
     def update(self, real: Tensor, fake: Tensor, codes: Codes | None = None) -> None:
         """Add a batch of pairs of clips, uint8 ``(B, 3, T, H, W)``, T of 2 and more."""
+        check_images(real, fake, "flicker", clips=True)
         added, lost = flicker(real, fake)
         self._add("flicker", added)
         self._add("lost_change", lost)
