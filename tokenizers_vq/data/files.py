@@ -90,11 +90,7 @@ class FileFolder(SignalDataset):
 
     def sha256(self) -> str:
         """Return the hex digest over the ids and the bytes of their files; reads every file."""
-        digest = hashlib.sha256()
-        for id_ in self.ids:
-            content = hashlib.sha256((self.root / id_).read_bytes()).hexdigest()
-            digest.update(f"{id_}\0{content}\n".encode())
-        return digest.hexdigest()
+        return digest_of_files(self.root, self.ids)
 
     @property
     def skipped(self) -> dict[str, str]:
@@ -116,3 +112,12 @@ class FileFolder(SignalDataset):
             log.warning(
                 "%s: left out %d of %d files: %s", where, len(named), total, "; ".join(named)
             )
+
+
+def digest_of_files(root: Path, ids: Iterable[str]) -> str:
+    """Return the hex digest over ids and the bytes of their files below ``root``."""
+    digest = hashlib.sha256()
+    for id_ in ids:
+        content = hashlib.sha256((root / id_).read_bytes()).hexdigest()
+        digest.update(f"{id_}\0{content}\n".encode())
+    return digest.hexdigest()

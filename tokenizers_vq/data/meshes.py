@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from fnmatch import fnmatch
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tokenizers_vq.data.base import SignalDataset
+from tokenizers_vq.data.files import digest_of_files
 from tokenizers_vq.data.images import _share
 from tokenizers_vq.data.points import SIGNAL, sampled
 from tokenizers_vq.data.synthetic_shapes import REACH
@@ -118,11 +118,7 @@ class MeshFolder(SignalDataset):
 
     def sha256(self) -> str:
         """Return the hex digest over the ids and the bytes of their files; reads every file."""
-        digest = hashlib.sha256()
-        for id_ in self.ids:
-            content = hashlib.sha256((self.root / id_).read_bytes()).hexdigest()
-            digest.update(f"{id_}\0{content}\n".encode())
-        return digest.hexdigest()
+        return digest_of_files(self.root, self.ids)
 
     @property
     def skipped(self) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from tokenizers_vq.data.base import SignalDataset
 from tokenizers_vq.data.bvh import read_bvh
+from tokenizers_vq.data.files import digest_of_files
 from tokenizers_vq.data.images import _share
 from tokenizers_vq.data.transforms import draw_generator
 from tokenizers_vq.errors import ConfigError, DataError
@@ -194,11 +194,7 @@ class MotionFolder(SignalDataset):
 
     def sha256(self) -> str:
         """Return the hex digest over the ids and the bytes of their files; reads every file."""
-        digest = hashlib.sha256()
-        for id_ in self.ids:
-            content = hashlib.sha256((self.root / id_).read_bytes()).hexdigest()
-            digest.update(f"{id_}\0{content}\n".encode())
-        return digest.hexdigest()
+        return digest_of_files(self.root, self.ids)
 
     @property
     def skipped(self) -> dict[str, str]:
