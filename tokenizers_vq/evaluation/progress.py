@@ -149,7 +149,7 @@ def clear(folder: Path) -> None:
 def run_key(run: Run) -> str:
     """Return the hash of what every unit of a run depends on, whatever its items are."""
     identity = "" if run.tokenizer is None else f"{run.tokenizer.name}@{run.tokenizer.sha256}"
-    environment = results.environment(run.device)
+    environment = {**run.environment}
     del environment["commit"]  # the sources say more
     # without an item a score says what it needs, what is missing and which packages it uses
     needs = [

@@ -78,6 +78,8 @@ class Run:
         self.conditions: dict[Any, Condition] = {}
         self.seconds = 0.0
         self.warm = False
+        # now, not at the end: the clone may be at another commit by then
+        self.environment = results.environment(device)
 
     def measure(self, unit: Sequence[int], items: Sequence[Tensor]) -> None:
         """Code a unit in every way and add it to every metric.
@@ -150,7 +152,7 @@ class Run:
                 **self.data_facts(),
             },
             "seed": protocol.seed,
-            "environment": results.environment(self.device),
+            "environment": self.environment,
             **self.numbers(),
         }
 
