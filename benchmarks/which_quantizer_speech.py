@@ -19,8 +19,9 @@ SPEECH = Bench(
     name="which_quantizer_speech",
     common=[
         "backbone=spectrum_16k", "objective=audio_speech", "data=audio_folder",
-        "data.train.split=all", "data.train.seconds=0.5", "data.batch_size=8", "data.num_workers=0", "data.repeat=8",
-        "data.val.split=all", "optim.lr=1e-3", "optim.warmup_steps=50",
+        "data.train.split=all", "data.train.seconds=0.5", "data.batch_size=8",
+        "data.num_workers=0", "data.repeat=8", "data.val.split=all",
+        "optim.lr=1e-3", "optim.warmup_steps=50",
         "trainer.val_check_interval=1000000", "~callbacks.recon", "logger=none",
     ],
     protocol={
