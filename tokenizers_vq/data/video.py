@@ -176,6 +176,23 @@ def read_frames(
     return f"only {len(found)} of {count} frames" if found or last else "no frames"
 
 
+def every_frame(path: Path) -> Iterator[Image.Image]:
+    """Yield all frames of a file, in the order in which they are shown.
+
+    Raises:
+        DataError: it cannot be read.
+        MissingExtraError: PyAV is not installed.
+    """
+    about: Header | str | None = header(path)
+    try:
+        if isinstance(about, Header):
+            yield from (frame for _, frame in _decoded(path, 0.0))
+            return
+    except (OSError, ValueError, _av().FFmpegError) as error:
+        about = _reason(path, error)
+    raise DataError(f"video: expected frames in '{path}'; got {about}. Check the file.")
+
+
 def _decoded(path: Path, start: float) -> Iterator[tuple[float, Image.Image]]:
     """Yield times in seconds and frames, from a key frame at or before ``start`` on."""
     with _av().open(str(path)) as container:
