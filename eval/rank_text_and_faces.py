@@ -7,19 +7,17 @@ The files are in TokBench's layout; n of every bucket stands in the heading.
 
 import argparse
 import io
-import json
 import sys
 from itertools import pairwise
 from pathlib import Path
 
 from PIL import Image
 
-from tokenizers_vq.errors import ConfigError, DataError, MissingExtraError
+from tokenizers_vq.errors import CheckpointError, ConfigError, DataError, MissingExtraError
 from tokenizers_vq.evaluation import results
-from tokenizers_vq.tokbench.layout import read_faces, read_words
 from tokenizers_vq.tokbench.models import PPOCR, Dlib
-from tokenizers_vq.tokbench.run import score_faces, score_text, table
-from tokenizers_vq.tokbench.scoring import NAMES
+from tokenizers_vq.tokbench.report import footnote, report, table, write_report
+from tokenizers_vq.tokbench.run import measured, options_of
 
 
 def jpeg(quality: int):
@@ -51,6 +49,7 @@ class Remembered:
 
     def __init__(self, model) -> None:
         self.model, self.name, self.known = model, model.name, {}
+        self.packages, self.sha256 = model.packages, model.sha256
 
     def read(self, crops: list) -> list[str]:
         """Return what each crop says."""
@@ -67,64 +66,52 @@ class Remembered:
         return self.known[key]
 
 
-def ranked(scores: dict, metric: str) -> bool:
-    """Say whether every bucket that has anything falls strictly in the order of the conditions."""
-    tables = [found[metric] for found in scores.values()]
-    columns = [[table[name]["value"] for table in tables] for name in NAMES if tables[0][name]["n"]]
+def ranked(part: dict) -> dict[str, bool]:
+    """Say of every bucket that has anything whether it falls strictly in the conditions' order."""
+    columns = {
+        name: [scores[name]["value"] for scores in part["coders"].values()]
+        for name, score in next(iter(part["coders"].values())).items()
+        if score["n"] and not name.endswith(" mean")
+    }
     # what is gone stays gone: equal at 0 is no disorder
-    return all(a > b or a == b == 0 for column in columns for a, b in pairwise(column))
-
-
-def first_pictures(items: list, limit: int | None) -> list:
-    """Return what is annotated in the first pictures."""
-    kept = sorted({one.file for one in items})[:limit]
-    return [one for one in items if one.file in set(kept)]
+    return {
+        name: all(a > b or a == b == 0 for a, b in pairwise(column))
+        for name, column in columns.items()
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the tables; exit code 1 if a metric does not rank, 2 if something is missing."""
+    """Print the tables; exit code 1 if a bucket is out of order, 2 if something is missing."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--words", type=Path)
     parser.add_argument("--faces", type=Path)
+    parser.add_argument("--images", type=Path, help="folder of the pictures; default: beside it")
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--limit", type=int, default=None, help="pictures of each file")
-    parser.add_argument("--out", type=Path, default=None, help="JSON of the scores")
+    parser.add_argument("--out", type=Path, default=None, help="folder of the result")
     options = parser.parse_args(argv)
-    parts = []
+    environment = results.environment("cpu")
+    models = (lambda: Remembered(PPOCR()), lambda: Remembered(Dlib()))
     try:
-        if options.words:
-            words = first_pictures(read_words(options.words), options.limit)
-            parts.append((score_text, words, options.words.parent, Remembered(PPOCR())))
-        if options.faces:
-            faces = first_pictures(read_faces(options.faces), options.limit)
-            parts.append((score_faces, faces, options.faces.parent, Remembered(Dlib())))
-        scores = [
-            {
-                name: score(items, images, change, options.side, model)
-                for name, change in CONDITIONS.items()
-            }
-            for score, items, images, model in parts
-        ]
-    except (ConfigError, DataError, MissingExtraError) as error:
+        parts = measured(options, CONDITIONS, *models)
+    except (CheckpointError, ConfigError, DataError, MissingExtraError) as error:
         print(error, file=sys.stderr)
         return 2
-    verdicts = {
-        metric: ranked(found, metric)
-        for found in scores
-        for metric in next(iter(found.values()))
-        if metric != "words"
-    }
-    for found in scores:
-        print(table(found) + "\n")
-    for metric, good in verdicts.items():
-        print(f"{metric}: {' > '.join(CONDITIONS) if good else 'does not rank'}")
+    typed = f"python eval/rank_text_and_faces.py {options_of(options)}"
+    found = report(parts, environment, typed)
+    found["ranks"] = {name: good for part in parts for name, good in ranked(part).items()}
+    for part in parts:
+        print(f"{table(part)}\n\n{footnote(found, part)}\n")
+    out_of_order = [name for name, good in found["ranks"].items() if not good]
+    order = " > ".join(CONDITIONS)
+    verdict = (
+        f"{order} in {len(found['ranks']) - len(out_of_order)} of {len(found['ranks'])} buckets"
+    )
+    verdict += f"; not in: {', '.join(out_of_order)}." if out_of_order else "."
+    print(verdict)
     if options.out:
-        data = {
-            "schema": 1, "kind": "ranking", "side": options.side, "buckets": list(NAMES),
-            "scores": scores, "ranks": verdicts, "environment": results.environment("cpu"),
-        }  # fmt: skip
-        results.write_json(options.out, json.loads(json.dumps(data)))
-    return int(not all(verdicts.values()))
+        print(write_report(options.out, found, verdict))
+    return int(bool(out_of_order))
 
 
 if __name__ == "__main__":

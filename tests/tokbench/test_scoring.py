@@ -53,6 +53,15 @@ def test_the_mean_is_that_of_the_buckets_not_of_the_words():
     assert (empty["small"]["value"], empty["mean"]) == (None, None)
 
 
+def test_means_have_bootstrap_intervals_where_values_are_independent():
+    edges = edges_of(TEXT_BUCKETS, 256)
+    values, ratios = [0.0, 0.5, 1.0, 0.5], [0.5] * 4
+    low, high = by_bucket(values, ratios, edges, share=False)["large"]["interval"]
+    assert 0 < low < 0.5 < high < 1
+    none = by_bucket(values, ratios, edges, share=False, intervals=False)
+    assert none["large"] == {"value": 0.5, "n": 4, "interval": None}
+
+
 def test_wilsons_interval_by_hand():
     low, high = wilson(8, 10)
     assert (low, high) == pytest.approx((0.4902, 0.9433), abs=1e-4)

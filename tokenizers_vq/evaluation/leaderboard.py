@@ -60,7 +60,7 @@ def collect(folder: Path, claimed: Path | None = None) -> Board:
             receipts[data["tokenizer"]["name"]] = data
             continue
         for one in results.coders(data):
-            group = groups[_key(data)]
+            group = groups[_key(one)]
             # the same codec on the same clips comes with every tokenizer that was measured
             if one["tokenizer"]["sha256"] or one["tokenizer"]["name"] not in _names(group):
                 group.append(one)
@@ -148,6 +148,8 @@ def _kind(path: Path) -> str | None:
         return None
     if data.get("kind") == "receipt":
         return "receipt"
+    if data.get("kind") == "tokbench":
+        return "result"
     return "result" if {"protocol", "tokenizer", "data", "metrics"} <= data.keys() else None
 
 

@@ -119,7 +119,10 @@ def results_table(results: Sequence[Mapping[str, Any]], columns: Sequence[str] =
         ConfigError: the results differ in protocol, data or number of pictures.
     """
     check_comparable(results)
-    shown = [name for name in columns if any(cell(result, name) for result in results)]
+    every = dict.fromkeys(name for result in results for name in result["metrics"])
+    # results of tvq tokbench have none of the usual columns
+    chosen = columns if any(name in every for name in columns) else list(every)
+    shown = [name for name in chosen if any(cell(result, name) for result in results)]
     lines = ["| tokenizer | " + " | ".join(label(name) for name in shown) + " |"]
     lines.append("|---|" + "---:|" * len(shown))
     for result in sorted(results, key=_quality):
@@ -208,8 +211,19 @@ def rate_table(result: Mapping[str, Any]) -> str:
 def coders(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return a result per coder that was measured: each depth and classic codec of one on sound.
 
-    A result on pictures comes back as it is: its codecs were given the tokenizer's bytes.
+    A result of ``tvq tokbench`` has several parts, and maybe damage beside the tokenizer. One on
+    pictures comes back as it is: its codecs were given the tokenizer's bytes.
     """
+    if result.get("kind") == "tokbench":
+        own = result["tokenizer"] or {"name": None}
+        return [
+            {
+                **result, **one, "metrics": metrics,
+                "tokenizer": own if name == own["name"] else {"name": name, "sha256": ""},
+            }
+            for one in result["parts"]
+            for name, metrics in one["coders"].items()
+        ]  # fmt: skip
     if "depths" not in result:
         return [dict(result)]
     own, data = result["tokenizer"], result["data"]["name"]
@@ -300,8 +314,10 @@ def number(value: float | None) -> str:
 
 
 def _quality(result: Mapping[str, Any]) -> float:
-    scores = (result["metrics"].get(name) for name in ("psnr", "pesq_wb"))
-    return next((-(score["value"] or 0.0) for score in scores if score), 0.0)
+    metrics = result["metrics"]
+    names = ("psnr", "pesq_wb", *(name for name in metrics if name.startswith(("T-NED", "F-Sim"))))
+    values = (metrics[name]["value"] for name in names if name in metrics)
+    return next((-value for value in values if value is not None), 0.0)
 
 
 def _protocol(result: Mapping[str, Any]) -> str:

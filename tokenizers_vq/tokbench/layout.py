@@ -104,6 +104,20 @@ def read_faces(path: str | Path) -> list[Face]:
     return found
 
 
+def first_files(items: Sequence[Any], limit: int | None) -> list[Any]:
+    """Return the words or faces of the first ``limit`` pictures or videos by name; None for all.
+
+    Raises:
+        DataError: there is none.
+    """
+    kept = set(sorted({one.file for one in items})[:limit])
+    if not kept:
+        raise DataError(
+            "tokbench: expected at least one word or face; got none. Check the annotation."
+        )
+    return [one for one in items if one.file in kept]
+
+
 def _face(one: dict[str, Any], file: str, frame: int | None, path: str | Path) -> Face:
     key = "kps5" if "kps5" in one else "kps"
     points = tuple((float(p[0]), float(p[1])) for p in _part(one, key, path))

@@ -2,7 +2,8 @@
 
 A reader is anything with ``name`` and ``read(crops) -> words``; an embedder anything with ``name``
 and ``embed(picture, points, order) -> vector``. TokBench's own are docTR's PARSeq and insightface's
-antelopev2; scores of other models have other names and are not comparable with its table.
+antelopev2; scores of other models have other names and are not comparable with its table. Models
+may name their ``packages`` and the start of their weights' ``sha256``; results then say them.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class PPOCR:
     """
 
     name = "PPOCRv4"
+    packages, sha256 = ("rapidocr-onnxruntime", "onnxruntime"), READER_SHA256
 
     def __init__(self) -> None:
         folder = _folder("rapidocr_onnxruntime", "rapidocr-onnxruntime", "ocr")
@@ -84,6 +86,7 @@ class Dlib:
     """
 
     name = "dlib"
+    packages, sha256 = ("dlib-bin", "face_recognition_models"), EMBEDDER_SHA256
 
     def __init__(self) -> None:
         folder = _folder("face_recognition_models", "face_recognition_models", "face")

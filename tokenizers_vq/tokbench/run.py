@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from PIL import Image
 from tokenizers_vq.data.transforms import image_to_signal, signal_to_image
 from tokenizers_vq.errors import ConfigError, DataError
 from tokenizers_vq.evaluation import results
-from tokenizers_vq.tokbench.layout import Face, Word, read_faces, read_words
+from tokenizers_vq.tokbench.layout import Face, Word, first_files, read_faces, read_words
 from tokenizers_vq.tokbench.models import PPOCR, Dlib, Embedder, Reader
+from tokenizers_vq.tokbench.report import footnote, part, report, table, write_report
 from tokenizers_vq.tokbench.scoring import (
     FACE_BUCKETS,
-    NAMES,
     TEXT_BUCKETS,
     VIDEO_FACE_BUCKETS,
     VIDEO_TEXT_BUCKETS,
@@ -30,8 +30,6 @@ from tokenizers_vq.tokbench.scoring import (
 )
 from tokenizers_vq.tokbench.views import Change, Clips, views
 
-Edges = Mapping[int, tuple[float, ...]]
-COUNTS = ("words", "videos")  # what stands beside the scores
 WINDOW = 17  # frames that a tokenizer of videos is given at once
 
 
@@ -77,7 +75,8 @@ def score_text(
         ConfigError: TokBench has no buckets for that side.
         DataError: no word falls into a bucket, or a file is missing or unreadable.
     """
-    inside, edges = _inside(words, "words", side, TEXT_BUCKETS, VIDEO_TEXT_BUCKETS)
+    edges = text_edges(words, side)
+    inside = _inside(words, "words", edges)
     read, kept = [], []
     for view in views(inside, root, change, side):
         before = reader.read([_crop(view.before, word) for word in view.found])
@@ -90,10 +89,10 @@ def score_text(
     exact = [float(word.label == text) for word, text in zip(kept, read, strict=True)]
     near = [ned(word.label, text) for word, text in zip(kept, read, strict=True)]
     # a word in neighbouring frames is one word seen again: no interval for videos
-    share = inside[0].frame is None
+    sure = inside[0].frame is None
     return {
-        f"T-ACC-{reader.name}": by_bucket(exact, ratios, edges, share=share),
-        f"T-NED-{reader.name}": by_bucket(near, ratios, edges, share=False),
+        f"T-ACC-{reader.name}": by_bucket(exact, ratios, edges, share=True, intervals=sure),
+        f"T-NED-{reader.name}": by_bucket(near, ratios, edges, share=False, intervals=sure),
         "words": {"given": len(words), "in_buckets": len(inside), "legible": len(kept)},
         **_places(kept),
     }
@@ -115,7 +114,8 @@ def score_faces(
         ConfigError: TokBench has no buckets for that side.
         DataError: no face falls into a bucket, or a file is missing or unreadable.
     """
-    inside, edges = _inside(faces, "faces", side, FACE_BUCKETS, VIDEO_FACE_BUCKETS)
+    edges = face_edges(faces, side)
+    inside = _inside(faces, "faces", edges)
     values, ratios = [], []
     for view in views(inside, root, change, side):
         after = view.after()
@@ -125,25 +125,36 @@ def score_faces(
             )
             values.append(float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b))))
             ratios.append(face.ratio)
+    sure = inside[0].frame is None
     return {
-        f"F-Sim-{embedder.name}": by_bucket(values, ratios, edges, share=False),
+        f"F-Sim-{embedder.name}": by_bucket(values, ratios, edges, share=False, intervals=sure),
         **_places(inside),
     }
 
 
-def _inside(
-    items: Sequence[Any], what: str, side: int, pictures: Edges, videos: Edges
-) -> tuple[list[Any], tuple[float, ...]]:
-    """Return what falls into a bucket, and the edges of the buckets."""
-    of_videos = bool(items) and items[0].frame is not None
-    edges = edges_of(videos if of_videos else pictures, side)
+def text_edges(words: Sequence[Word], side: int) -> tuple[float, ...]:
+    """Return the edges of the buckets of words, in pictures or in videos."""
+    return edges_of(VIDEO_TEXT_BUCKETS if _of_videos(words) else TEXT_BUCKETS, side)
+
+
+def face_edges(faces: Sequence[Face], side: int) -> tuple[float, ...]:
+    """Return the edges of the buckets of faces, in pictures or in videos."""
+    return edges_of(VIDEO_FACE_BUCKETS if _of_videos(faces) else FACE_BUCKETS, side)
+
+
+def _of_videos(items: Sequence[Any]) -> bool:
+    return bool(items) and items[0].frame is not None
+
+
+def _inside(items: Sequence[Any], what: str, edges: Sequence[float]) -> list[Any]:
+    """Return what falls into a bucket."""
     inside = [one for one in items if bucket(one.ratio, edges)]
     if not inside:
         raise DataError(
             f"tokbench: expected {what} with a ratio of {edges[0]} to {edges[-1]}; got none of "
             f"{len(items)}. Choose another side."
         )
-    return inside, edges
+    return inside
 
 
 def _places(items: Sequence[Any]) -> dict[str, Any]:
@@ -152,24 +163,6 @@ def _places(items: Sequence[Any]) -> dict[str, Any]:
     if not frames:
         return {}
     return {"videos": {"files": len({file for file, _ in frames}), "frames": len(frames)}}
-
-
-def table(scores: dict[str, dict[str, Any]]) -> str:
-    """Return scores of several conditions as a Markdown table, n per bucket in the heading."""
-    first = next(iter(scores.values()))
-    metrics = [name for name in first if name not in COUNTS]
-    head: list[str] = []
-    rows: dict[str, list[str]] = {name: [] for name in scores}
-    for metric in metrics:
-        for name in (*NAMES, "mean"):
-            n = f" (n = {first[metric][name]['n']})" if name in NAMES else ""
-            head.append(f"{metric} {name}{n}")
-            for condition, found in scores.items():
-                value = found[metric][name]["value"] if name in NAMES else found[metric]["mean"]
-                rows[condition].append("" if value is None else f"{value:.3f}")
-    lines = ["| | " + " | ".join(head) + " |", "|---|" + "---:|" * len(head)]
-    lines += [f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows.items()]
-    return "\n".join(lines)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -186,36 +179,77 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frames", type=int, default=WINDOW, help="that a tokenizer of videos is given at once"
     )
+    parser.add_argument(
+        "--limit", type=int, default=None, help="pictures or videos of each file, first by name"
+    )
     parser.add_argument("-o", "--out", type=Path, default=None, help="folder of the result")
 
 
 def main_from_args(arguments: argparse.Namespace) -> int:
-    """Score as the command line says; print the table.
+    """Score as the command line says, write the result, print its tables.
 
     Raises:
         ConfigError, CheckpointError, DataError, MissingExtraError: what is missing or wrong.
     """
     from tokenizers_vq.hub import load
 
+    environment = results.environment("cpu")
     if arguments.words is None and arguments.faces is None:
         raise ConfigError("tokbench: expected --words or --faces; got neither. Give one.")
     tokenizer = load(arguments.tokenizer)
-    change, side = reconstruction(tokenizer, arguments.frames), arguments.side
-    found: dict[str, Any] = {}
-    if arguments.words is not None:
-        images = arguments.images or arguments.words.parent
-        found |= score_text(read_words(arguments.words), images, change, side, PPOCR())
-    if arguments.faces is not None:
-        images = arguments.images or arguments.faces.parent
-        found |= score_faces(read_faces(arguments.faces), images, change, side, Dlib())
+    change = reconstruction(tokenizer, arguments.frames)
+    identity: dict[str, Any] = {"name": tokenizer.name, "sha256": tokenizer.sha256}
+    if isinstance(change, Clips):
+        identity["frames_at_once"] = change.window
+    parts = measured(arguments, {tokenizer.name: change})
     out = arguments.out or Path("outputs/tokbench") / tokenizer.name
-    report = {
-        "schema": 1, "kind": "tokbench", "name": tokenizer.name, "sha256": tokenizer.sha256,
-        "side": side, "scores": found, "environment": results.environment("cpu"),
-    }  # fmt: skip
-    results.write_json(out / "tokbench.json", report)
-    sys.stdout.write(table({tokenizer.name: found}) + f"\n\n{out / 'tokbench.json'}\n")
+    typed = f"tvq tokbench {tokenizer.name} {options_of(arguments)}"
+    found = report(parts, environment, typed, identity)
+    path = write_report(out, found)
+    tables = [f"{table(one)}\n\n{footnote(found, one)}\n\n" for one in parts]
+    sys.stdout.write("".join(tables) + f"{path}\n")
     return 0
+
+
+def measured(
+    arguments: argparse.Namespace,
+    changes: Mapping[str, Change | Clips],
+    reader: Callable[[], Reader] | None = None,
+    embedder: Callable[[], Embedder] | None = None,
+) -> list[dict[str, Any]]:
+    """Return a part of the result for each annotation file that the command line names.
+
+    Args:
+        arguments: ``words``, ``faces``, ``images``, ``side``, ``limit``.
+        changes: what is measured, by name.
+        reader: makes the reader; default: ``PPOCR``.
+        embedder: makes the embedder; default: ``Dlib``.
+    """
+    given = (
+        (arguments.words, read_words, score_text, reader or PPOCR, text_edges),
+        (arguments.faces, read_faces, score_faces, embedder or Dlib, face_edges),
+    )
+    parts = []
+    for path, read, score, made, edges in given:
+        if path is None:
+            continue
+        items: Any = first_files(read(path), arguments.limit)
+        model: Any = made()
+        root, side = arguments.images or path.parent, arguments.side
+        coders = {name: score(items, root, change, side, model) for name, change in changes.items()}
+        parts.append(part(items, path, root, side, edges(items, side), model, coders))
+    return parts
+
+
+def options_of(arguments: argparse.Namespace) -> str:
+    """Return the options that change numbers, with file names instead of paths."""
+    named = {
+        "--words": arguments.words and arguments.words.name,
+        "--faces": arguments.faces and arguments.faces.name,
+        "--side": arguments.side,
+        "--limit": arguments.limit,
+    }
+    return " ".join(f"{key} {value}" for key, value in named.items() if value is not None)
 
 
 def _crop(pixels: np.ndarray, word: Word) -> np.ndarray:

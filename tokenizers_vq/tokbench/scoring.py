@@ -6,7 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from tokenizers_vq.errors import ConfigError
+from tokenizers_vq.metrics.base import mean_interval
 
 TEXT_BUCKETS = {  # by the side of the canvas; half-open, what falls outside is left out
     256: (0.02, 0.03, 0.04, 1.0),
@@ -21,6 +24,7 @@ FACE_BUCKETS = {
 VIDEO_TEXT_BUCKETS = {256: (0.01, 0.02, 0.03, 1.0), 480: (0.005, 0.01, 0.02, 1.0)}
 VIDEO_FACE_BUCKETS = {256: (0.05, 0.1, 0.2, 1.0), 480: (0.02, 0.05, 0.1, 1.0)}
 NAMES = ("small", "medium", "large")
+RESAMPLES, SEED = 1000, 0  # of bootstrap intervals
 Z = 1.959963984540054  # of a 95 % interval
 
 
@@ -81,21 +85,32 @@ def wilson(hits: float, n: int) -> tuple[float, float] | None:
 
 
 def by_bucket(
-    values: Sequence[float], ratios: Sequence[float], edges: Sequence[float], *, share: bool
+    values: Sequence[float],
+    ratios: Sequence[float],
+    edges: Sequence[float],
+    *,
+    share: bool,
+    intervals: bool = True,
 ) -> dict[str, Any]:
-    """Return mean, n and interval per bucket, and the plain mean of the bucket means.
+    """Return mean, n and 95 % interval per bucket, and the plain mean of the bucket means.
 
     Args:
         values: per word or face.
         ratios: likewise.
         edges: of the buckets.
-        share: whether values are 0 or 1, so that Wilson's interval holds.
+        share: whether values are 0 or 1, so that Wilson's interval holds; else it is that of the
+            percentile bootstrap.
+        intervals: whether values are independent enough for an interval.
     """
     table: dict[str, Any] = {}
     for name in NAMES:
         inside = [v for v, r in zip(values, ratios, strict=True) if bucket(r, edges) == name]
         mean = sum(inside) / len(inside) if inside else None
-        interval = wilson(sum(inside), len(inside)) if share else None
+        interval = None
+        if intervals and share:
+            interval = wilson(sum(inside), len(inside))
+        elif intervals:
+            interval = mean_interval(torch.tensor(inside, dtype=torch.float64), RESAMPLES, SEED)
         table[name] = {"value": mean, "n": len(inside), "interval": interval}
     means = [table[name]["value"] for name in NAMES]
     known = [mean for mean in means if mean is not None]
