@@ -245,7 +245,8 @@ def _chosen(kind: str, wanted: Sequence[str] | None, default: list[str]) -> list
 
 def _fits(quantizer: str, axes: int) -> bool:
     """Whether a head has codes and takes latents with ``axes`` axes."""
-    made_for = read_config("quantizer", quantizer).get("axes", axes)
+    config = read_config("quantizer", quantizer)
+    made_for = config.get("axes", len(config["base"]) if "base" in config else axes)
     return quantizer not in CONTINUOUS and bool(made_for == axes)
 
 

@@ -24,6 +24,7 @@ QUANTIZERS = {
     "gaussian": "tokenizers_vq.quantizers.gaussian:Gaussian",
     "grouped": "tokenizers_vq.quantizers.grouped:Grouped",
     "gumbel": "tokenizers_vq.quantizers.gumbel:Gumbel",
+    "hierarchical": "tokenizers_vq.quantizers.hierarchical:Hierarchical",
     "ibq": "tokenizers_vq.quantizers.ibq:IBQ",
     "latent": "tokenizers_vq.quantizers.latent:LatentQuantizer",
     "lattice": "tokenizers_vq.quantizers.lattice:Lattice",

@@ -41,6 +41,15 @@ CASES = {
     "temporal_scales_ragged": bound(
         {"name": "temporal_scales", "strides": [4, 2, 1], "inner": EMA}, (11,), identity=True
     ),
+    "hierarchical": bound(
+        {"name": "hierarchical", "strides": [[2, 2, 2], [1, 1, 1]], "base": [3, 2, 2],
+         "inner": VQ, "phi": 1},
+        (3, 2, 2), identity=True, graph=True,
+    ),
+    "hierarchical_ragged": bound(
+        {"name": "hierarchical", "strides": [[4, 2, 2], [2, 1, 1]], "base": [4, 3, 5],
+         "inner": EMA}, (4, 3, 5), identity=True
+    ),
     "ms_lfq": bound(multi_scale({"name": "lfq", "bits": D}, scale_factor=0.7), identity=True),
     "ms_group_bsq": bound(
         multi_scale({"name": "grouped", "groups": each(2, {"name": "bsq", "bits": 4})}, code_dim=8)

@@ -41,6 +41,7 @@ STACKS = ("residual", "mcrvq", "multi_scale")
 NOISY = ("binary_mapper", "dithered_fsq", "fsp", "gumbel")
 WITHOUT_NEIGHBOURS = {
     "qinco", "mcquic", "per_position", "random_projection", "multi_scale", "temporal_scales",
+    "hierarchical",
 }  # fmt: skip
 INNER = {case.config["name"]: case.config for case in reversed(CASES.values())}  # the first of each
 
@@ -119,7 +120,7 @@ def test_what_nests_is_here():
         name for name in registry.names("quantizer")
         if hasattr(registry.resolve("quantizer", name), "inner_dim")
     }  # fmt: skip
-    # two published layouts of given heads, tested whole in the contract
-    layouts = {"split_residual", "temporal_scales"}
+    # layouts of given heads, tested whole in the contract
+    layouts = {"hierarchical", "split_residual", "temporal_scales"}
     assert nests - layouts == {OUTER[name]({})["name"] for name in outer_names()}
     assert set(INNER) >= set(registry.names("quantizer")) - CONTINUOUS - layouts

@@ -97,6 +97,7 @@ class MultiScale(GridQuantizer):
 
     conventions = (*GridQuantizer.conventions, "scales", "phi_ratio", "scale_factor")
     nested = True
+    convolution: type[GridConv] = GridConv  # of phi
 
     def __init__(  # noqa: PLR0913 - one flat list of options is what a config file holds
         self,
@@ -137,7 +138,7 @@ class MultiScale(GridQuantizer):
             scale_factor=(scale_factor, TINY, math.inf),
         )
         convs = min(phi, len(grids))
-        self.phi = nn.ModuleList(GridConv(width, self.axes) for _ in range(convs))
+        self.phi = nn.ModuleList(self.convolution(width, self.axes) for _ in range(convs))
         self._phi_of = phi_of_scales(len(grids), convs) if convs else []
 
     @staticmethod
@@ -164,11 +165,14 @@ class MultiScale(GridQuantizer):
         Raises:
             ShapeError: its latents have another number of indices.
         """
-        base = self.scales[-1]
+        return self._expect_base(index_grid, self.scales[-1])
+
+    def _expect_base(self, index_grid: tuple[int, ...], base: tuple[int, ...]) -> tuple[int, ...]:
         if index_grid != self.index_grid(base):
             raise ShapeError(
-                f"MultiScale: expected {self.token_count(base)} tokens, those of latents on {base};"
-                f" got {index_grid}. Say which grid the latents have: decode(indices, grid)."
+                f"{type(self).__name__}: expected {self.token_count(base)} tokens, those of latents"
+                f" on {base}; got {index_grid}. Say which grid the latents have: "
+                "decode(indices, grid)."
             )
         return base
 
@@ -325,8 +329,7 @@ class MultiScale(GridQuantizer):
 
     def _lower(self, x: Tensor, i: int, grid: tuple[int, ...]) -> Tensor:
         """Average ``x (B, d, *grid)`` to scale i; return its tokens ``(B, n, d)``."""
-        sides = self.scale_grids(grid)[i]
-        small = x if sides == grid else F.interpolate(x, size=sides, mode="area")
+        small = x if self.scale_grids(grid)[i] == grid else self._shrunk(x, i, grid)
         return small.flatten(2).mT.contiguous()
 
     def _raise(self, index: Tensor, i: int, grid: tuple[int, ...]) -> Tensor:
@@ -334,11 +337,19 @@ class MultiScale(GridQuantizer):
         sides = self.scale_grids(grid)[i]
         h = self._codes(index, i).mT.reshape(-1, self.code_dim, *sides).contiguous()
         if sides != grid:
-            h = F.interpolate(h, size=grid, mode=SMOOTH[self.axes])
+            h = self._grown(h, i, grid)
         if len(self.phi):
             h = (1 - self.phi_ratio) * h + self.phi_ratio * self.phi[self._phi_of[i]](h)
         there = (index >= 0).flatten(1).any(1)  # a dropped scale adds no bias either
         return torch.where(there.reshape(-1, *[1] * (self.axes + 1)), h, 0.0)
+
+    def _shrunk(self, x: Tensor, i: int, grid: tuple[int, ...]) -> Tensor:
+        """Return the means of ``x (B, d, *grid)`` on the grid of scale i."""
+        return F.interpolate(x, size=self.scale_grids(grid)[i], mode="area")
+
+    def _grown(self, h: Tensor, i: int, grid: tuple[int, ...]) -> Tensor:
+        """Return ``h (B, d, *grid of scale i)``, smoothly, as ``(B, d, *grid)``."""
+        return F.interpolate(h, size=grid, mode=SMOOTH[self.axes])
 
     def _codes(self, index: Tensor, i: int) -> Tensor:
         rows = self._head(i).decode_rows(index.reshape(-1, self.num_codebooks))

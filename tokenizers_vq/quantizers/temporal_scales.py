@@ -167,7 +167,7 @@ class TemporalScales(MultiScale):
             rows = row.flatten(0, 1)
             flat = quantize_stage(self._head(i), rows, tokens_of(used & active), None)
             out = torch.where(active.reshape(-1, 1), flat.out, 0.0)
-            total = total + self._repeated(out.reshape(row.shape), grid)
+            total = total + self._grown(out.reshape(row.shape).mT.contiguous(), i, grid)
             indices = torch.where(active.reshape(-1, 1), flat.indices, -1)
             flats.append(replace(flat, indices=indices.reshape(*row.shape[:2], self.num_codebooks)))
         terms = mean_terms([flat.terms for flat in flats])
@@ -179,13 +179,9 @@ class TemporalScales(MultiScale):
 
     # ---------------------------------------------------------------------------------------------
 
-    def _raise(self, index: Tensor, i: int, grid: tuple[int, ...]) -> Tensor:
-        """Return what the tokens ``(B, n, K)`` of scale i add to the sum, ``(B, d, T)``."""
-        return self._repeated(self._codes(index, i), grid)
-
-    def _repeated(self, codes: Tensor, grid: tuple[int, ...]) -> Tensor:
-        """Return ``codes (B, n, d)`` as ``(B, d, T)``, each for its share of the time."""
-        return F.interpolate(codes.mT.contiguous(), size=grid, mode="nearest-exact")
+    def _grown(self, h: Tensor, i: int, grid: tuple[int, ...]) -> Tensor:
+        """Return ``h (B, d, n)`` as ``(B, d, T)``, each for its share of the time."""
+        return F.interpolate(h, size=grid, mode="nearest-exact")
 
     def _lengths(self, indices: Tensor) -> list[int]:
         return self._counts(self.latent_grid((indices.shape[1],)))
