@@ -11,8 +11,11 @@ from tokenizers_vq.backbones.triplane import (
     anchors,
     divergence,
     fourier,
+    projected,
+    views,
 )
 from tokenizers_vq.configs import read_config
+from tokenizers_vq.data.synthetic_shapes import SyntheticShapes
 from tokenizers_vq.errors import ConfigError, ShapeError
 from tokenizers_vq.tokenizer import Tokenizer
 from tokenizers_vq.types import SignalSpec
@@ -73,6 +76,40 @@ def test_waves_by_hand():
     sines = [1, 0, math.sqrt(0.5), 1, 0, 0]
     cosines = [0, -1, math.sqrt(0.5), 0, 1, 1]
     assert waves.tolist() == pytest.approx(sines + cosines, abs=1e-6)
+
+
+def test_views_by_hand():
+    points = torch.tensor([[[0.5, 0.0, 0.0], [-0.5, 0.0, 0.0]]])
+    places = torch.tensor([[0.0, 0.0, 0.0], [1.5, 0.0, 0.0]])
+    seen = views(points, places, 1)[0].unflatten(-1, (3, 10))  # (M, sharpness, 10)
+    inside, outside = seen[:, 0]  # 4: squares of 0.25 twice; of 1 and 4
+    waves = [0, 0, 0, 0, 1, 1]  # sines cancel, the cosine of pi / 2 is 0
+    assert inside.tolist() == pytest.approx([0, 0, 0, 1, *waves], abs=1e-5)
+    near = 1 / (1 + math.exp(-12))
+    far = math.sqrt(-math.log((math.exp(-4) + math.exp(-16)) / 2) / 4)
+    assert outside[:4].tolist() == pytest.approx(
+        [2 * (near * 0.5 - (1 - near) * 0.5 - 1.5), 0, 0, 2 * far]
+    )
+
+
+def test_cells_are_apart_in_their_plane():
+    centres = torch.tensor([[0.5, 0.0, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 0.5]])  # one per plane
+    apart = projected(centres, torch.tensor([[0.0, 0.0, 0.0], [0.5, 1.0, 2.0]]))
+    assert apart[:, 0].tolist() == pytest.approx([0.25] * 3)
+    assert apart[:, 1].tolist() == pytest.approx([1.0, 0.25 + 4, 2.25 + 0.25])
+
+
+@torch.no_grad()
+def test_at_first_latents_and_fields_tell_shapes_apart():
+    x = torch.stack([SyntheticShapes(n=8, surface=64, queries=0, seed=1)[i] for i in range(8)])
+    tok = tokenizer()
+
+    def share(values):  # of the variance that depends on the shape
+        return float(values.var(0).mean() / (values.var(0).mean() + values.mean(0).var()))
+
+    z = tok.encoder(x)
+    assert share(z) > 0.2
+    assert share(tok.decoder(z)[:, 3]) > 0.2
 
 
 def test_planes_are_read_where_points_project_to():

@@ -4,8 +4,8 @@ Reference:
     Zhang et al., 3D representation in 512-Byte: Variational tokenizer is the key for
     autoregressive 3D generation, 2024, https://arxiv.org/abs/2412.02202 (in-context transformer,
     Gaussian latent, triplane decoder). No code is public and the sizes are not known: widths,
-    depths, embeddings and losses are ours, and so is everything below that the abstract leaves
-    open. The point embedding and the KL weight follow
+    depths, embeddings, views and losses are ours, and so is everything below that the abstract
+    leaves open. The point embedding and the KL weight follow
     Zhang et al., 3DShape2VecSet, 2023, https://arxiv.org/abs/2301.11445, section 5; the planes
     Chan et al., EG3D, 2022, https://arxiv.org/abs/2112.07945, section 4.2.
 """
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 PLANES = ((0, 1), (1, 2), (2, 0))  # the coordinates that lie in each plane
 LOG_VAR = (-12.0, 4.0)  # limits of the log variance
 UNIT = 0.1  # distance that the last layer writes as 1
+SHARPNESS = (4.0, 16.0, 64.0)  # of the views: what is seen lies within about 0.35, 0.18 and 0.09
+NEARNESS = 30.0  # of the attention of cells, at first; the second head of three sees further
+PLACE = 0.25  # weight of places at first: beside them, shapes have to be seen
 
 
 class TriplaneEncoder(TokenEncoder):
@@ -50,7 +53,9 @@ class TriplaneEncoder(TokenEncoder):
 
     A query is learned, and starts as a point at its own place (``anchors``): neighbours in the
     sequence are neighbours in space, so that means over the sequence, which the coarse scales of a
-    multi-scale head quantize, are means over regions.
+    multi-scale head quantize, are means over regions. To this it adds what it sees of the points
+    around its place (``views``): otherwise nearly all of a latent at first is its place, and many
+    steps pass before it tells shapes apart.
 
     The encoder reads the ``points`` samples that are nearest to the surface, of equally near ones
     the first. It does not need the others: points of a scan with distance 0 are enough. Their order
@@ -104,10 +109,12 @@ class TriplaneEncoder(TokenEncoder):
         self.points, self.counts, self.frequencies = points, (num_tokens,), frequencies
         self.embed = nn.Linear(6 * frequencies + 4, width)
         self.queries = learned(num_tokens, width)
+        self.view = nn.Linear(len(SHARPNESS) * (6 * frequencies + 4), width)
         self.transformer = Transformer(width, layers, heads)
         self.to_latent = nn.Linear(width, 2 * dim)
         self.register_buffer("places", anchors(num_tokens), persistent=False)
         init_weights(self, std=width**-0.5)
+        nn.init.trunc_normal_(self.view.weight, std=2 * self.view.in_features**-0.5)
         with torch.no_grad():
             self.to_latent.weight[dim:] = 0
             self.to_latent.bias[dim:] = -4  # narrow: noise would hide what is new
@@ -124,9 +131,10 @@ class TriplaneEncoder(TokenEncoder):
             ShapeError: ``x`` has another shape.
         """
         self.check_signal(x)
-        queries = self.queries + self._embedded(F.pad(self.places, (0, 1)))
-        points = self._embedded(self._nearest(x).mT)  # (B, P, W)
-        h = torch.cat([points, queries.expand(x.shape[0], -1, -1)], dim=1)
+        points = self._nearest(x).mT  # (B, P, 4)
+        queries = self.queries + PLACE * self._embedded(F.pad(self.places, (0, 1)))
+        queries = queries + self.view(views(points[..., :3], self.places, self.frequencies))
+        h = torch.cat([self._embedded(points), queries], dim=1)
         h = self.transformer(h, keep=slice(-self.num_tokens, None))
         mean, log_var = self.to_latent(h).chunk(2, dim=-1)
         return mean, log_var.clamp(*LOG_VAR)
@@ -156,7 +164,8 @@ class TriplaneEncoder(TokenEncoder):
 class TriplaneDecoder(FieldDecoder):
     """Transformer from latents to three planes of features, and a small network that reads them.
 
-    The latents attend to each other; one query per cell of three coarse planes attends to them.
+    The latents attend to each other; one query per cell of three coarse planes attends to them, at
+    first to those whose places project near to it.
     Latents and cells carry their places, those of ``anchors`` and the centres of the cells, in one
     embedding. Each doubling brings the planes to twice the side by a transposed convolution and a
     residual one. The feature of a place is the sum of what bilinear interpolation finds in the
@@ -191,6 +200,7 @@ class TriplaneDecoder(FieldDecoder):
 
     places: Tensor
     centres: Tensor
+    apart: Tensor
 
     def __init__(  # noqa: PLR0913 - one flat list of options is what a config file holds
         self,
@@ -222,6 +232,9 @@ class TriplaneDecoder(FieldDecoder):
         self.register_buffer("places", anchors(num_tokens), persistent=False)
         self.register_buffer("centres", cells(plane), persistent=False)
         self.look = CrossBlock(width, heads)
+        shares = [1.0 if head % 2 == 0 else 1 / 3 for head in range(heads)]
+        self.nearness = nn.Parameter((NEARNESS * torch.tensor(shares)).log())
+        self.register_buffer("apart", projected(self.centres, self.places), persistent=False)
         channels = [features * 2**k for k in range(doublings, -1, -1)]
         self.to_plane = nn.Linear(width, channels[0])
         self.up = nn.Sequential(*(Doubling(a, b) for a, b in pairwise(channels)))
@@ -237,6 +250,8 @@ class TriplaneDecoder(FieldDecoder):
             if isinstance(layer, nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.normal_(self.last_layer, std=0.05)
+        with torch.no_grad():
+            self.look.proj.weight.mul_(2)
 
     def check_latents(self, z_q: Tensor) -> None:
         """Raise ``ShapeError`` unless ``z_q`` is ``(B, M, D)``."""
@@ -252,10 +267,12 @@ class TriplaneDecoder(FieldDecoder):
 
     def field(self, z_q: Tensor) -> Tensor:
         """Return the planes ``(B, 3, F, R', R')`` of latents ``(B, M, D)``."""
-        places = self._placed(self.places)
+        places = PLACE * self._placed(self.places)
         h = self.transformer(self.embed(z_q) + self.positions + places) + places
-        queries = self.cells.repeat_interleave(self.plane**2, dim=0) + self._placed(self.centres)
-        rows = self.look(queries.expand(h.shape[0], -1, -1), h)
+        queries = self.cells.repeat_interleave(self.plane**2, dim=0)
+        queries = queries + PLACE * self._placed(self.centres)
+        bias = -self.nearness.exp()[:, None, None] * self.apart  # (heads, cells, M)
+        rows = self.look(queries.expand(h.shape[0], -1, -1), h, bias)
         coarse = self.to_plane(rows).unflatten(1, (3, self.plane, self.plane))
         planes: Tensor = self.up(coarse.permute(0, 1, 4, 2, 3).flatten(0, 1))
         return planes.reshape(-1, 3, *planes.shape[1:])
@@ -296,11 +313,15 @@ class CrossBlock(nn.Module):
         self.q, self.kv = nn.Linear(width, width), nn.Linear(width, 2 * width)
         self.proj, self.mlp = nn.Linear(width, width), MLP(width, 2 * width)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """Return rows ``(B, N, W)`` that looked at ``context (B, M, W)``."""
+    def forward(self, x: Tensor, context: Tensor, bias: Tensor) -> Tensor:
+        """Return rows ``(B, N, W)`` that looked at ``context (B, M, W)``.
+
+        ``bias (heads, N, M)`` is added to the products of queries and keys.
+        """
         q = self.q(self.norm1(x)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         k, v = self.kv(context).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        mask = bias.to(q.dtype).expand(x.shape[0], -1, -1, -1)
+        h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
         x = x + self.proj(h)
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
@@ -355,6 +376,43 @@ def cells(plane: int) -> Tensor:
     for k, (first, second) in enumerate(PLANES):
         centres[k, ..., first], centres[k, ..., second] = along, down
     return centres.flatten(0, 2)
+
+
+def projected(centres: Tensor, places: Tensor) -> Tensor:
+    """Return the squared distances ``(3 * plane**2, M)`` of cells and places, in each plane."""
+    parts = zip(centres.chunk(3), PLANES, strict=True)
+    return torch.cat([
+        torch.cdist(part[:, list(axes)], places[:, list(axes)]).square() for part, axes in parts
+    ])  # fmt: skip
+
+
+def views(points: Tensor, places: Tensor, frequencies: int) -> Tensor:
+    """Return what is seen of points from places, one mean per sharpness.
+
+    With weights ``w = softmax_p(-s |p - a|^2)`` of the points around a place a, for each s of
+    ``SHARPNESS``: twice the mean of ``p - a``, twice the distance ``sqrt(-log(mean_p exp(-s |p -
+    a|^2)) / s)``, and the means of the sines and cosines of ``2**k pi (p - a)``. From inside a
+    surface the means of ``p - a`` are small, from outside they are about as long as the distance.
+
+    Args:
+        points: ``(B, P, 3)``.
+        places: ``(M, 3)``.
+        frequencies: number of k.
+
+    Returns:
+        ``(B, M, 3 * (6 * frequencies + 4))``.
+    """
+    squares = (points[:, None] - places[:, None]).square().sum(-1)  # (B, M, P)
+    sines, cosines = fourier(points, frequencies).chunk(2, dim=-1)
+    sine, cosine = fourier(places, frequencies).chunk(2, dim=-1)
+    parts = []
+    for sharpness in SHARPNESS:
+        weights = (-sharpness * squares).softmax(-1)
+        far = math.log(points.shape[1]) - (-sharpness * squares).logsumexp(-1, keepdim=True)
+        s, c = weights @ sines, weights @ cosines
+        parts += [2 * (weights @ points - places), 2 * (far / sharpness).clamp(min=1e-12).sqrt()]
+        parts += [s * cosine - c * sine, c * cosine + s * sine]
+    return torch.cat(parts, dim=-1)
 
 
 def fourier(points: Tensor, frequencies: int) -> Tensor:
