@@ -209,6 +209,8 @@ class TiTokDecoder(TokenDecoder):
             self.head = nn.Linear(width, signal.channels * patch**2)
             self.conv_out = nn.Conv2d(signal.channels, signal.channels, 3, padding=1)
         init_weights(self)
+        if self.conv_out is not None and self.conv_out.bias is not None:
+            nn.init.constant_(self.conv_out.bias, sum(RANGE) / 2)  # grey, not black, to begin with
         self.pixels: CNN2dDecoder | None = None
         self.codebook: nn.Parameter | None = None
         if pixels is not None:
