@@ -209,8 +209,8 @@ class TiTokDecoder(TokenDecoder):
             self.head = nn.Linear(width, signal.channels * patch**2)
             self.conv_out = nn.Conv2d(signal.channels, signal.channels, 3, padding=1)
         init_weights(self)
-        if self.conv_out is not None and self.conv_out.bias is not None:
-            nn.init.constant_(self.conv_out.bias, sum(RANGE) / 2)  # grey, not black, to begin with
+        if self.head is not None and self.conv_out is not None:
+            _start_grey(self.head, self.conv_out)
         self.pixels: CNN2dDecoder | None = None
         self.codebook: nn.Parameter | None = None
         if pixels is not None:
@@ -313,6 +313,18 @@ class TiTokDecoder(TokenDecoder):
             )
         bound = 1 / codes
         self.codebook = nn.Parameter(torch.empty(codes, pixels["dim"]).uniform_(-bound, bound))
+
+
+def _start_grey(head: nn.Linear, conv: nn.Conv2d) -> None:
+    """Make every first picture grey.
+
+    What latents say before training is noise in the picture; the shortest way out of it is an
+    encoder that says nothing, from where it hardly comes back.
+    """
+    if not head.weight.is_meta and conv.bias is not None:
+        nn.init.zeros_(head.weight)
+        nn.init.dirac_(conv.weight)
+        nn.init.constant_(conv.bias, sum(RANGE) / 2)
 
 
 def _repeat(rows: Tensor, x: Tensor) -> Tensor:

@@ -302,13 +302,14 @@ def init_weights(module: nn.Module, std: float | None = None) -> None:
 
     Args:
         module: all its parts are started anew.
-        std: of the normal. None for the usual .02, which is ``(.2 / inputs) ** .5`` at a width of
-            512, and for that in narrower layers: at a width of 64 to 128 a stack that starts from
-            .02 passes on so little that it learns the mean picture and stops.
+        std: of the normal. None for the usual .02, and in layers of fewer than 512 inputs for
+            ``inputs ** -.5``, which keeps the variance: narrow stacks that start from .02 pass on
+            so little that they learn the mean picture and stop.
     """
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d) and not part.weight.is_meta:
-            start = max(0.02, (0.2 / part.weight[0].numel()) ** 0.5) if std is None else std
-            nn.init.trunc_normal_(part.weight, std=start)
+            inputs = part.weight[0].numel()
+            usual = 0.02 if inputs >= 512 else inputs**-0.5
+            nn.init.trunc_normal_(part.weight, std=usual if std is None else std)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
