@@ -285,7 +285,7 @@ def plot(rows: Sequence[Row], table: Sequence[Row], path: Path, bench: Bench = P
     margin = 0.1 * (high - low) + 0.01
     left.set_xlim(low - margin, high + margin)
     left.set_yticks(range(len(heads)), heads)
-    left.set_xlabel(f"{bench.label} (dots: seeds, bars: 95 % interval)")
+    left.set_xlabel(f"{bench.label}\n(dots: seeds, bars: 95 % interval)")
     right.set_xlabel("entropy of the tokens, bits of 12")
     right.axvline(12, color="#666666", linewidth=0.8, linestyle=":")
     for axis in (left, right):

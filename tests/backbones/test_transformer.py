@@ -88,7 +88,7 @@ def test_learned_rows_and_first_weights():
     assert learned(400, 100, std=0.02).std().item() == pytest.approx(0.02, rel=0.02)
     stack = Transformer(64, 1, 2)
     init_weights(stack)
-    assert stack.blocks[0].mlp.up.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert stack.blocks[0].mlp.up.weight.std().item() == pytest.approx(64**-0.5, rel=0.05)
     assert stack.blocks[0].mlp.up.bias.abs().max() == 0
 
 
