@@ -167,9 +167,9 @@ class TriplaneDecoder(FieldDecoder):
     The latents attend to each other; one query per cell of three coarse planes attends to them, at
     first to those whose places project near to it.
     Latents and cells carry their places, those of ``anchors`` and the centres of the cells, in one
-    embedding. Each doubling brings the planes to twice the side by a transposed convolution and a
-    residual one. The feature of a place is the sum of what bilinear interpolation finds in the
-    three planes at its projections; four layers turn it into the distance, in tenths.
+    embedding. Each doubling brings the planes to twice the side and adds a convolution. The feature
+    of a place is the sum of what bilinear interpolation finds in the three planes at its
+    projections; four layers turn it into the distance, in tenths.
 
     Args:
         dim: latent width D.
@@ -181,8 +181,10 @@ class TriplaneDecoder(FieldDecoder):
         plane: side R of the coarse planes.
         doublings: how often the side doubles.
         features: channels of the fine planes.
-        frequencies: of the embedding of places.
+        frequencies: of the embedding of places; with waves as short as a few cells surfaces are
+            rough all over at first.
         side: nodes per axis of the lattice that is decoded without points.
+        smooth: see ``Doubling``.
 
     Shapes:
         z_q (B, M, D) -> (B, 4, Q)
@@ -216,6 +218,7 @@ class TriplaneDecoder(FieldDecoder):
         features: int = 32,
         frequencies: int = 6,
         side: int = 64,
+        smooth: bool = False,
     ) -> None:
         super().__init__(dim, signal, side)
         if min(num_tokens, layers, plane, features) < 1 or doublings < 0:
@@ -237,7 +240,7 @@ class TriplaneDecoder(FieldDecoder):
         self.register_buffer("apart", projected(self.centres, self.places), persistent=False)
         channels = [features * 2**k for k in range(doublings, -1, -1)]
         self.to_plane = nn.Linear(width, channels[0])
-        self.up = nn.Sequential(*(Doubling(a, b) for a, b in pairwise(channels)))
+        self.up = nn.Sequential(*(Doubling(a, b, smooth) for a, b in pairwise(channels)))
         hidden = 4 * features
         self.read = nn.Sequential(
             nn.Linear(features, hidden), nn.SiLU(),
@@ -328,19 +331,24 @@ class CrossBlock(nn.Module):
 
 
 class Doubling(nn.Module):
-    """Planes of twice the side: a transposed convolution, then a residual one of 3 x 3.
+    """Planes of twice the side, then a residual convolution of 3 x 3.
 
     Args:
         channels: of the planes.
         out: channels afterwards.
+        smooth: double by bilinear interpolation, not by a transposed convolution, whose planes are
+            rough all over at first.
 
     Shapes:
         x (B, C, R, R) -> (B, out, 2 R, 2 R)
     """
 
-    def __init__(self, channels: int, out: int) -> None:
+    def __init__(self, channels: int, out: int, smooth: bool = False) -> None:
         super().__init__()
-        self.grow = nn.ConvTranspose2d(channels, out, 2, stride=2)
+        self.grow: nn.Module = nn.ConvTranspose2d(channels, out, 2, stride=2)
+        if smooth:
+            up = nn.Upsample(scale_factor=2, mode="bilinear")
+            self.grow = nn.Sequential(nn.Conv2d(channels, out, 1), up)
         self.smooth = nn.Conv2d(out, out, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
