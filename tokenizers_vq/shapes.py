@@ -194,7 +194,7 @@ def save_meshes(path: str | Path, rows: Sequence[Sequence[tuple[str, Mesh | Floa
             axes = figure.add_subplot(len(rows), columns, i * columns + j + 1, projection="3d")
             _draw(axes, shape)
             axes.set_title(title, fontsize=9)
-    figure.subplots_adjust(0, 0, 1, 0.95, 0, 0.08)
+    figure.subplots_adjust(0, 0, 1, 1 - 0.12 / len(rows), 0, 0.08)  # room for the titles
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     write_atomically(Path(path), buffer.getvalue())
