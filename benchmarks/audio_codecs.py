@@ -27,6 +27,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tokenizers_vq import from_published
+from tokenizers_vq.evaluation.results import environment
 
 RESULTS = Path(__file__).resolve().parent / "results" / "audio_codecs.json"
 HEAD = (
@@ -36,6 +37,11 @@ HEAD = (
     "weights, the same on both sides; one thread, least CPU time of runs in turn, peak of the",
     "tensors that a call makes. *times* is how many times faster ours is. While it trains, a peer",
     "keeps its weights factored (weight norm) where it does so; ours trains them as they are.",
+)
+NOTE = (
+    "Rows without a commit were measured between c9ba516, since when whole frames are timed, and "
+    "2feab7a, which keeps them. The library is the same at both; of the script, how Mimi's weights "
+    "come in and how sounds are compared is that of 2feab7a."
 )
 
 
@@ -161,7 +167,7 @@ def row(name: str, audio: float, seconds: float) -> dict[str, Any]:
     rate = pair.ours.signal.sample_rate
     stride = pair.ours.stride[0]  # whole frames: some peers do not pad
     x = (0.2 * torch.randn(1, 1, round(audio * rate / stride) * stride)).clamp(-1, 1)
-    found: dict[str, Any] = {"pair": name, "seconds": audio}
+    found: dict[str, Any] = {"pair": name, "seconds": audio, "commit": environment("cpu")["commit"]}
     found["parameters"] = sum(p.numel() for p in pair.theirs.parameters())
     with torch.no_grad():
         expected, codes = pair.encode(x), pair.ours.encode(x)
@@ -225,6 +231,8 @@ def save(found: dict[str, Any]) -> None:
         "machine": {"cpu": cpu_name(), "threads": 1},
         "rows": sorted([*rows, found], key=lambda one: str(one["pair"])),
     }
+    if any("commit" not in one for one in rows):
+        results["note"] = NOTE
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     RESULTS.with_suffix(".md").write_text(table(results))
 
@@ -235,8 +243,8 @@ def table(results: dict[str, Any]) -> str:
     titles = "".join(f" {verb} ms, ours / theirs | times | peak MiB |" for verb in verbs)
     lines = [*HEAD, f"torch {results['torch']}, {results['machine']['cpu']}.", ""]
     lines += [
-        f"| peer | M weights | seconds of sound |{titles} same codes |",
-        "|---|" + "---:|" * 12,
+        f"| peer | M weights | seconds of sound |{titles} same codes | commit |",
+        "|---|" + "---:|" * 12 + "---|",
     ]
     for one in results["rows"]:
         cells = [one["pair"], f"{one['parameters'] / 1e6:.1f}", f"{one['seconds']:g}"]
@@ -247,7 +255,10 @@ def table(results: dict[str, Any]) -> str:
             cell = one[verb]
             cells += [f"{cell['ours_ms']} / {cell['theirs_ms']}", f"{cell['ratio']:.2f}"]
             cells += [f"{cell['ours_peak_mib']} / {cell['theirs_peak_mib']}"]
-        lines.append(f"| {' | '.join([*cells, str(one['same_codes'])])} |")
+        cells += [str(one["same_codes"]), (one.get("commit") or "")[:10]]
+        lines.append(f"| {' | '.join(cells)} |")
+    if "note" in results:
+        lines += ["", results["note"]]
     return "\n".join(lines) + "\n"
 
 

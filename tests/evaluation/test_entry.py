@@ -193,7 +193,7 @@ def test_the_command_line_writes_a_report_and_prints_tables(monkeypatch, tmp_pat
     arguments = parser.parse_args(["any", "--data", "mine", "--limit", "1", "-o", str(tmp_path)])
     assert evaluation.main_from_args(arguments) == 0
     printed = capsys.readouterr().out
-    assert "| JPEG | best scale |" in printed
+    assert "| JPEG | best scale" in printed
     assert str(tmp_path / "report.html") in printed
     assert (tmp_path / "report.html").stat().st_size > 10_000
 

@@ -46,7 +46,7 @@ def test_sorting_filtering_and_links_work_when_clicked(page, tmp_path, width):
         assert window.run(TEXTS) == ["gamma", "beta", "alpha"]
         window.type("#filter", "BETA wheels")
         assert window.run(TEXTS) == ["beta"]
-        assert window.run("return document.getElementById('left').textContent") == "1 rows"
+        assert window.run("return document.getElementById('left').textContent") == "1 row"
         window.click("#g0 tbody tr:not([hidden]) td a", 0)
         shown = "const e = document.querySelector(decodeURIComponent(location.hash)); return e.open"
         assert window.run(shown)

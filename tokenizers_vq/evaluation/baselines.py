@@ -109,20 +109,25 @@ class Baselines:
     def points(self, psnr: Sequence[float]) -> dict[str, Any]:
         """Return, per codec and rule, one point per budget.
 
+        Where the codec's smallest file of some pictures is larger than the budget, ``fitting`` of
+        the point at equal bytes is about the others alone: only those were coded in as many bytes.
+
         Args:
             psnr: of the tokenizer's reconstructions in dB, picture by picture.
         """
         table: dict[str, Any] = {}
         for (codec, rule, factor), condition in self.coded.items():
-            sizes = condition.counts["n_bytes"]
-            point = {
+            sizes, metrics = condition.counts["n_bytes"], _values(condition)
+            point: dict[str, Any] = {
                 "factor": factor,
                 "n_bytes": sum(sizes) / len(sizes),
                 "over_budget": sum(condition.counts["over"]),
-                "metrics": _values(condition),
+                "metrics": metrics,
             }
             if factor == 1:
                 point["psnr_gain"] = self._gain(psnr, condition.values("psnr"))
+                if point["over_budget"]:
+                    point["fitting"] = self._fitting(condition, psnr, set(metrics))
             table.setdefault(codec, {}).setdefault(rule, []).append(point)
         return table
 
@@ -153,6 +158,28 @@ class Baselines:
             n_bytes=[one.n_bytes for one in column],
             over=[int(not one.fits) for one in column],
         )
+
+    def _fitting(
+        self, condition: Condition, psnr: Sequence[float], shown: set[str]
+    ) -> dict[str, Any]:
+        """Return n, bytes, means and gain of the pictures whose file is within the budget."""
+        places = [k for k, over in enumerate(condition.counts["over"]) if not over]
+        if not places:
+            return {"n": 0, "n_bytes": None, "metrics": {}, "psnr_gain": None}
+
+        def mean(values: Sequence[float]) -> float:
+            return float(np.mean([values[k] for k in places]))
+
+        rows = [name for _, metric in condition.metrics for name in metric.rows()]
+        columns = {name: condition.values(name) for name in rows if name in shown}
+        total = len(condition.counts["over"])
+        theirs = condition.values("psnr")
+        return {
+            "n": len(places),
+            "n_bytes": mean(condition.counts["n_bytes"]),
+            "metrics": {k: mean(values) for k, values in columns.items() if len(values) == total},
+            "psnr_gain": self._gain([psnr[k] for k in places], [theirs[k] for k in places]),
+        }
 
     def _gain(self, ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
         """Return the mean PSNR advantage of the tokenizer in dB, paired by picture."""

@@ -76,7 +76,7 @@ def measure_curve(
         The curve as plain data: what all evaluations share (``protocol``, ``data``, ``seed``,
         ``environment``), ``tokenizer``, and ``points``, the fewest tokens first, each with
         ``num_tokens``, ``metrics`` (values by name) and ``codecs`` (PSNR of each classic codec with
-        as many bytes).
+        as many bytes, None where its smallest file of some picture is larger).
 
     Raises:
         ConfigError: the encoder makes a grid.
@@ -145,7 +145,13 @@ def curve_picture(curve: dict[str, Any]) -> str:
     own = [(point["metrics"]["n_bytes"], point["metrics"]["psnr"]) for point in points]
     series = [Series(curve["tokenizer"]["name"], own)]
     for codec in points[0]["codecs"]:
-        values = [(point["metrics"]["n_bytes"], point["codecs"][codec]) for point in points]
+        values = [
+            (point["metrics"]["n_bytes"], point["codecs"][codec])
+            for point in points
+            if point["codecs"][codec] is not None
+        ]
+        if not values:
+            continue
         series.append(Series(results.codec_label(codec), values, dashed=True))
     title = f"PSNR over bytes of {curve['tokenizer']['name']}"
     return chart_file(series, "bytes per picture, real files", "PSNR dB", title)
@@ -156,5 +162,6 @@ def _point(count: int, result: dict[str, Any]) -> dict[str, Any]:
     codecs = {}
     for codec, rules in result["baselines"].items():
         equal = next(point for point in rules["best_scale"] if point["factor"] == 1)
-        codecs[codec] = equal["metrics"].get("psnr")
+        # a mean in which some files are larger is not one with as many bytes
+        codecs[codec] = None if equal["over_budget"] else equal["metrics"].get("psnr")
     return {"num_tokens": count, "metrics": metrics, "codecs": codecs}

@@ -56,7 +56,7 @@ const box=document.getElementById('filter'),left=document.getElementById('left')
 box.addEventListener('input',()=>{const words=box.value.toLowerCase().split(/\\s+/).filter(Boolean);
  let n=0;document.querySelectorAll('tbody tr[data-row]').forEach(r=>{
   const t=r.dataset.row.toLowerCase(),on=words.every(w=>t.includes(w));r.hidden=!on;n+=on});
- left.textContent=n+' rows'});
+ left.textContent=n+(n===1?' row':' rows')});
 const open=()=>{const e=document.getElementById(decodeURIComponent(location.hash.slice(1)));
  for(let d=e;d;d=d.parentElement)if(d.tagName==='DETAILS')d.open=true;if(e)e.scrollIntoView()};
 addEventListener('hashchange',open);open();

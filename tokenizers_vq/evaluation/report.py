@@ -184,11 +184,15 @@ def _verdict(result: Mapping[str, Any]) -> str:
     parts = []
     for codec, rules in result["baselines"].items():
         point = next(one for one in rules["best_scale"] if one["factor"] == 1)
-        gain = point["psnr_gain"]["value"]
+        # only what was coded in as many bytes is compared
+        fitting = point.get("fitting", point)
+        few = f" ({fitting['n']} that fit)" if "n" in fitting else ""
+        if fitting["psnr_gain"] is None:
+            continue
+        gain = fitting["psnr_gain"]["value"]
         tone, word = ("good", "above") if gain >= 0 else ("bad", "below")
-        parts.append(
-            f'<b class="{tone}">{abs(gain):.2f} dB {word} {results.codec_label(codec)}</b>'
-        )
+        label = results.codec_label(codec)
+        parts.append(f'<b class="{tone}">{abs(gain):.2f} dB {word} {label}{few}</b>')
     if not parts:
         return ""
     size, unit = results.cell(result, "n_bytes"), results.items(result)[:-1]

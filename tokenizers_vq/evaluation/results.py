@@ -167,8 +167,12 @@ def metric_table(result: Mapping[str, Any]) -> str:
 
 
 def codec_table(result: Mapping[str, Any]) -> str:
-    """Return the comparison at equal real bytes as a Markdown table; empty without codecs."""
-    names = [name for name in CODEC_COLUMNS if cell(result, name)]
+    """Return the comparison at equal real bytes as a Markdown table; empty without codecs.
+
+    What a codec did with more bytes than the tokenizer's is not in it: where its smallest file of
+    some items is larger, its row is about the others, and says of how many.
+    """
+    names = _codec_columns(result)
     heading = " | ".join(label(name) for name in names)
     lines = [
         f"| file | rule | bytes | {heading} | tokenizer's PSNR gain |",
@@ -179,20 +183,31 @@ def codec_table(result: Mapping[str, Any]) -> str:
     for codec, rules in result["baselines"].items():
         for rule, points in rules.items():
             point = next(one for one in points if one["factor"] == 1)
-            values = " | ".join(number(point["metrics"].get(name)) for name in names)
-            over = f" ({point['over_budget']} over)" if point["over_budget"] else ""
-            gain = point["psnr_gain"]
-            low, high = gain["interval"] or (gain["value"], gain["value"])
-            lines.append(
-                f"| {codec_label(codec)} | {rule.replace('_', ' ')} | "
-                f"{number(point['n_bytes'])}{over} | {values} | "
-                f"{gain['value']:+.2f} dB ({low:+.2f} .. {high:+.2f}) |"
-            )
+            lines.append(_codec_row(result, codec_label(codec), rule.replace("_", " "), point))
     if items(result) == "clips":  # what needs no bytes is worth a row: a repeated first frame is
         for anchor, values in result["anchors"].items():
             shown = " | ".join(number(values.get(name)) for name in names)
             lines.append(f"| _{anchor.replace('_', ' ')}_ | | | {shown} | |")
     return "\n".join(lines) if result["baselines"] else ""
+
+
+def _codec_columns(result: Mapping[str, Any]) -> list[str]:
+    return [name for name in CODEC_COLUMNS if cell(result, name)]
+
+
+def _codec_row(result: Mapping[str, Any], codec: str, rule: str, point: Mapping[str, Any]) -> str:
+    # results from before there was ``fitting`` say how many are over
+    over = f" ({point['over_budget']} over)" if point["over_budget"] else ""
+    if "fitting" in point:
+        point, over = point["fitting"], ""
+        rule += f", {point['n']} of {result['data']['n']} fit"
+    columns = _codec_columns(result)
+    values = " | ".join(number(point["metrics"].get(name)) for name in columns)
+    gain, text = point["psnr_gain"], ""
+    if gain is not None:
+        low, high = gain["interval"] or (gain["value"], gain["value"])
+        text = f"{gain['value']:+.2f} dB ({low:+.2f} .. {high:+.2f})"
+    return f"| {codec} | {rule} | {number(point['n_bytes'])}{over} | {values} | {text} |"
 
 
 def rate_table(result: Mapping[str, Any]) -> str:
