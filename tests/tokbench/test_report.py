@@ -11,6 +11,7 @@ from reference.word_clips import Templates, drawn, write_words
 from tokenizers_vq import cli, hub
 from tokenizers_vq.evaluation import results
 from tokenizers_vq.evaluation.leaderboard import collect
+from tokenizers_vq.evaluation.leaderboard_page import leaderboard_page
 from tokenizers_vq.tokbench import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,6 +161,9 @@ def test_the_leaderboard_shows_a_tokenizer_beside_damage_to_the_same_pictures(
     (group,) = collect(out).groups
     names = ["clean", "JPEG q50", "JPEG q10", "quarter size", "tiny_cnn2d_fsq.test"]
     assert [one["tokenizer"]["name"] for one in group] == names
+    page = leaderboard_page(collect(out))
+    assert "href='#r0-0-T-ACC-templates-large'" in page
+    assert "<tr id='r0-0-T-ACC-templates-large'>" in page  # ids hold no spaces
     table = results.results_table(group)
     assert "| tokenizer | T-ACC-templates small | T-ACC-templates large | T-NED" in table
     assert table.splitlines()[2].startswith("| clean | 1 | 1 | 1 | 1 |")  # the best first

@@ -29,7 +29,7 @@ th[aria-sort=ascending] button:after{content:" \\2191"}
 th[aria-sort=descending] button:after{content:" \\2193"}
 table a{color:inherit;text-decoration:none}table a:hover,table a:focus-visible{
 color:var(--accent);text-decoration:underline}td.v{text-align:right}th.v{text-align:right}
-td:first-child{position:sticky;left:0;background:var(--card);white-space:normal;min-width:210px;
+td:first-child{position:sticky;left:0;background:var(--card);white-space:normal;min-width:230px;
 overflow-wrap:anywhere}td.claim,th.claim{color:var(--soft);white-space:normal;min-width:180px;
 border-left:1px solid var(--line);padding-left:14px}tr:target td,:target>summary{
 background:color-mix(in srgb,var(--accent) 18%,var(--card))}summary{cursor:pointer;padding:4px 0}
@@ -125,9 +125,14 @@ def _cell(result: Mapping[str, Any], name: str, place: str) -> str:
     if score is None or score["value"] is None:
         return "<td class='v'></td>"
     return (
-        f"<td class='v' data-v='{score['value']!r}'><a href='#{place}-{escape(name)}' "
+        f"<td class='v' data-v='{score['value']!r}'><a href='#{_anchor(place, name)}' "
         f"title='{escape(_interval(score))}'>{results.number(score['value'])}</a></td>"
     )
+
+
+def _anchor(place: str, name: str) -> str:
+    """Return the id of a metric's row in a card; ids hold no spaces."""
+    return escape(f"{place}-{name.replace(' ', '-')}")
 
 
 def _interval(score: Mapping[str, Any]) -> str:
@@ -140,7 +145,7 @@ def _result(board: Board, place: str, k: int, result: Mapping[str, Any]) -> str:
     """Return what one result needs to be trusted, with an anchor per metric."""
     environment, data = result["environment"], result["data"]
     rows = "".join(
-        f"<tr id='{place}-{escape(name)}'><td>{escape(results.label(name))}</td>"
+        f"<tr id='{_anchor(place, name)}'><td>{escape(results.label(name))}</td>"
         f"<td class='v'>{results.number(score['value'])}</td><td>{escape(_note(score))}</td></tr>"
         for name, score in result["metrics"].items()
     )
