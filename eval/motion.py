@@ -10,8 +10,6 @@ the mean pose: the mean features of the training set, which the tokenizer carrie
 mean path and once on the real path of the root.
 """
 
-import argparse
-import statistics
 import sys
 from pathlib import Path
 
@@ -21,16 +19,14 @@ from torch import Tensor
 import tokenizers_vq
 from tokenizers_vq.data.motion import MotionFolder
 from tokenizers_vq.errors import ConfigError, DataError
-from tokenizers_vq.evaluation import results
-from tokenizers_vq.evaluation.entry import dataset_from
-from tokenizers_vq.files import write_atomically
+from tokenizers_vq.evaluation.item_table import data_of, finish, note_of, options
 from tokenizers_vq.functional.motion import FRAME_RATE, PARENTS, joints_from_features
 from tokenizers_vq.metrics.joints import acceleration_error, foot_skate, mpjpe, root_error
 
 COLUMNS = {
-    "bits_per_second": "bits / s", "mpjpe": "MPJPE, root mm", "world": "in the world mm",
-    "rigid": "body alone mm", "root": "root mm", "acceleration": "acceleration mm/frame²",
-    "skate": "foot slides",
+    "bits_per_second": ("bits / s", 1), "mpjpe": ("MPJPE, root mm", 1),
+    "world": ("in the world mm", 1), "rigid": ("body alone mm", 1), "root": ("root mm", 1),
+    "acceleration": ("acceleration mm/frame²", 1), "skate": ("foot slides", 3),
 }  # fmt: skip
 
 
@@ -69,19 +65,6 @@ def reconstructions(tok: tokenizers_vq.Tokenizer, x: Tensor) -> dict[str, tuple[
     return found
 
 
-def table(rows: list[dict[str, dict]]) -> str:
-    """Return the means over motions as Markdown."""
-    lines = ["| | " + " | ".join(COLUMNS.values()) + " |", "|---|" + "---:|" * len(COLUMNS)]
-    for name in rows[0]:
-        cells = []
-        for key in COLUMNS:
-            values = [one[name][key] for one in rows if one[name][key] is not None]
-            shown = statistics.fmean(values) if values else None
-            cells.append("" if shown is None else f"{shown:.{3 if key == 'skate' else 1}f}")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def picture(path: Path, pairs: list[tuple[str, Tensor, Tensor]], count: int = 6) -> None:
     """Draw figures of each motion, the real one grey, every few frames side by side."""
     import matplotlib as mpl
@@ -110,19 +93,10 @@ def picture(path: Path, pairs: list[tuple[str, Tensor, Tensor]], count: int = 6)
 
 def main(argv: list[str] | None = None) -> int:
     """Measure, print the table, and write it with every row and a picture."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("tokenizer", help="name or folder")
-    parser.add_argument("--data", default="synthetic_motion", help="folder, or a name in conf/data")
-    parser.add_argument("--only", nargs="*", default=[], help="patterns of names in the folder")
-    parser.add_argument("-o", type=Path, default=None, help="folder for the results")
-    parser.add_argument("--about", default="", help="a sentence printed with the table")
-    given = parser.parse_args(argv)
+    given = options(__doc__, "synthetic_motion").parse_args(argv)
     try:
         tok = tokenizers_vq.load(given.tokenizer)
-        if Path(given.data).is_dir():
-            dataset, name = MotionFolder(given.data, frames=None, only=given.only), "folder"
-        else:
-            dataset, name = dataset_from(given.data)
+        dataset, name = data_of(given, lambda root, only: MotionFolder(root, None, only=only))
     except (ConfigError, DataError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -131,18 +105,10 @@ def main(argv: list[str] | None = None) -> int:
         {key: row(found["the motion itself"][0], fake, bits) for key, (fake, bits) in found.items()}
         for found in made.values()
     ]
-    note = {"tokenizer": tok.model_id, "data": name, "ids": dataset.ids}
-    note |= {"sha256": dataset.sha256(), "n": len(dataset)}
-    note |= {"frames": [x.shape[1] for x in dataset], "environment": results.environment("cpu")}
-    about = (
-        f"{tok.model_id}, {name}, {len(dataset)} motions of {sum(note['frames'])} frames, data "
-        f"{note['sha256'][:12]}, commit {str(note['environment']['commit'])[:10]}. {given.about}"
-    )
-    page = f"{table(rows)}\n\n{about.strip()}\n"
-    print(page)
+    note = note_of(tok, dataset, name) | {"frames": [x.shape[1] for x in dataset]}
+    amount = f"{len(dataset)} motions of {sum(note['frames'])} frames"
+    finish(given, "motions", note, rows, COLUMNS, amount)
     if given.o is not None:
-        results.write_json(given.o / "motions.json", {**note, "about": given.about, "rows": rows})
-        write_atomically(given.o / "table.md", page)
         pairs = [
             (id_, found["the motion itself"][0], next(iter(found.values()))[0])
             for id_, found in list(made.items())[:3]

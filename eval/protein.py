@@ -10,7 +10,6 @@ lossless code of torsions alone would give. Also how many tokens change when a c
 moved, and how many residues are wrongly called missing or there.
 """
 
-import argparse
 import statistics
 import sys
 from pathlib import Path
@@ -21,9 +20,7 @@ from torch import Tensor
 import tokenizers_vq
 from tokenizers_vq.data.protein import ProteinFolder
 from tokenizers_vq.errors import ConfigError, DataError, MissingExtraError
-from tokenizers_vq.evaluation import results
-from tokenizers_vq.evaluation.entry import dataset_from
-from tokenizers_vq.files import write_atomically
+from tokenizers_vq.evaluation.item_table import data_of, finish, note_of, options
 from tokenizers_vq.functional.frames import atoms_of, frame_error, is_present
 from tokenizers_vq.functional.rotations import from_six
 from tokenizers_vq.functional.superposition import superposed
@@ -31,8 +28,8 @@ from tokenizers_vq.functional.torsions import HELIX, backbone_from_torsions, tor
 from tokenizers_vq.metrics.structure import lddt, rmsd, tm_score
 
 COLUMNS = {
-    "bits": "bits / residue", "rmsd": "RMSD Å", "tm": "TM-score", "lddt": "lDDT-CA",
-    "fape": "FAPE", "presence_errors": "presence errors",
+    "bits": ("bits / residue", 2), "rmsd": ("RMSD Å", 2), "tm": ("TM-score", 3),
+    "lddt": ("lDDT-CA", 3), "fape": ("FAPE", 3), "presence_errors": ("presence errors", 2),
 }  # fmt: skip
 TOKENS = "tokens"
 
@@ -77,19 +74,6 @@ def measure(tok: tokenizers_vq.Tokenizer, x: Tensor) -> tuple[dict[str, dict], T
     return rows, fake, float((again.indices != codes.indices).float().mean())
 
 
-def table(rows: list[dict[str, dict]]) -> str:
-    """Return the means over chains as Markdown."""
-    lines = ["| | " + " | ".join(COLUMNS.values()) + " |", "|---|" + "---:|" * len(COLUMNS)]
-    for name in rows[0]:
-        cells = []
-        for key in COLUMNS:
-            values = [one[name][key] for one in rows if one[name][key] is not None]
-            digits = 3 if key in ("tm", "lddt", "fape") else 2
-            cells.append(f"{statistics.fmean(values):.{digits}f}" if values else "")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def picture(path: Path, pairs: list[tuple[str, Tensor, Tensor]]) -> None:
     """Draw CA traces, the real one grey and the other laid on it."""
     import matplotlib as mpl
@@ -114,37 +98,21 @@ def picture(path: Path, pairs: list[tuple[str, Tensor, Tensor]]) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure, print the table, and write it with every row and a picture."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("tokenizer", help="name or folder")
-    parser.add_argument("--data", default="synthetic_protein", help="folder, or a conf/data name")
-    parser.add_argument("--only", nargs="*", default=[], help="patterns of names in the folder")
-    parser.add_argument("-o", type=Path, default=None, help="folder for the results")
-    parser.add_argument("--about", default="", help="a sentence printed with the table")
-    given = parser.parse_args(argv)
+    given = options(__doc__, "synthetic_protein").parse_args(argv)
     try:
         tok = tokenizers_vq.load(given.tokenizer)
-        if Path(given.data).is_dir():
-            dataset, name = ProteinFolder(given.data, None, only=given.only), "folder"
-        else:
-            dataset, name = dataset_from(given.data)
+        dataset, name = data_of(given, lambda root, only: ProteinFolder(root, None, only=only))
     except (ConfigError, DataError, MissingExtraError) as error:
         print(error, file=sys.stderr)
         return 2
     found = [measure(tok, x) for x in dataset]
     rows, moved = [one for one, _, _ in found], statistics.fmean(share for *_, share in found)
-    note = {"tokenizer": tok.model_id, "data": name, "ids": dataset.ids}
-    note |= {"sha256": dataset.sha256(), "n": len(dataset), "moved_tokens": moved}
-    note |= {"residues": [x.shape[1] for x in dataset], "environment": results.environment("cpu")}
-    about = (
-        f"{tok.model_id}, {name}, {len(dataset)} chains of {sum(note['residues'])} residues, data "
-        f"{note['sha256'][:12]}, commit {str(note['environment']['commit'])[:10]}; "
-        f"{100 * moved:.2f} % of the tokens change when a chain is turned. {given.about}"
-    )
-    page = f"{table(rows)}\n\n{about.strip()}\n"
-    print(page)
+    note = note_of(tok, dataset, name) | {"moved_tokens": moved}
+    note |= {"residues": [x.shape[1] for x in dataset]}
+    amount = f"{len(dataset)} chains of {sum(note['residues'])} residues"
+    turned = f"; {100 * moved:.2f} % of the tokens change when a chain is turned"
+    finish(given, "chains", note, rows, COLUMNS, amount, turned)
     if given.o is not None:
-        results.write_json(given.o / "chains.json", {**note, "about": given.about, "rows": rows})
-        write_atomically(given.o / "table.md", page)
         order = sorted(range(len(rows)), key=lambda i: rows[i][TOKENS]["rmsd"])
         chosen = [order[0], order[len(order) // 2], order[-1]]
         pairs = [(dataset.ids[i], atoms_of(dataset[i]), found[i][1]) for i in chosen]
