@@ -85,6 +85,7 @@ def test_a_run_is_one_json_with_all_that_its_numbers_depend_on(
         "tvq tokbench tiny_cnn2d_fsq.test --words words.json --faces faces.json --side 256 "
         "--limit 2"
     )
+    assert run.options_of(arguments_of("--frames", "5")) == "--side 256 --frames 5"
     assert {"commit", "versions", "python"} <= found["environment"].keys()
     words, faces = found["parts"]
     assert words["protocol"]["name"] == "tokbench_words_256"

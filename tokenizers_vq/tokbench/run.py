@@ -248,7 +248,10 @@ def options_of(arguments: argparse.Namespace) -> str:
         "--faces": arguments.faces and arguments.faces.name,
         "--side": arguments.side,
         "--limit": arguments.limit,
+        "--frames": getattr(arguments, "frames", WINDOW),
     }
+    if named["--frames"] == WINDOW:
+        del named["--frames"]
     return " ".join(f"{key} {value}" for key, value in named.items() if value is not None)
 
 
