@@ -51,6 +51,21 @@ def test_norms_biases_and_tables_do_not_decay():
     assert {id(p) for p in spared["params"]} == {id(p) for p in expected}
 
 
+def test_muon_steps_equally_far_in_all_directions_of_a_matrix_and_adamw_moves_the_rest():
+    net = nn.Module()
+    net.linear = nn.Linear(8, 8)
+    net.codebook = nn.Parameter(torch.zeros(8, 8))
+    before = net.linear.weight.detach().clone()
+    optimizer = Recipe(optimizer="muon", lr=0.3, weight_decay=0.0).build(net)
+    slopes = torch.linspace(1, 9, 8)
+    (net.linear.weight.diagonal() @ slopes + net.linear.bias.sum() + net.codebook.sum()).backward()
+    optimizer.step()
+    moved = torch.linalg.svdvals(before - net.linear.weight.detach())
+    # a step of rms .2 lr has singular values of .2 lr sqrt(8); five Newton-Schulz rounds are rough
+    assert moved.tolist() == pytest.approx([0.3 * 0.2 * 8**0.5] * 8, rel=0.35)
+    torch.testing.assert_close(net.codebook.detach(), torch.full((8, 8), -0.1))  # a third of lr
+
+
 def test_the_discriminator_may_differ():
     recipe = Recipe(lr=1e-4, discriminator={"lr": 1e-5, "betas": [0.0, 0.9]})
     optimizer = recipe.build(Net(), discriminator=True)
@@ -65,7 +80,7 @@ def test_adam_is_there_too():
 def test_wrong_options_are_refused():
     with pytest.raises(ConfigError) as error:
         Recipe(optimizer="sgd")
-    assert str(error.value) == "optimizer: there is no 'sgd'; choose one of adam, adamw."
+    assert str(error.value) == "optimizer: there is no 'sgd'; choose one of adam, adamw, muon."
     with pytest.raises(ConfigError) as error:
         Recipe(discriminator={"eps": 1})
     assert str(error.value) == (

@@ -6,12 +6,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from timm.optim.muon import Muon
 from torch import nn
 from torch.optim import Optimizer
 
 from tokenizers_vq.errors import ConfigError, unknown_name
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "muon": Muon,
+}
+MUON_OTHERS = 1 / 3  # learning rate of AdamW beside Muon's, for all that is no matrix
 OVERRIDES = ("lr", "betas", "weight_decay")
 # names of parameters that are tables looked up by position or code, which decay would only shrink,
 # and of decay rates of state spaces
@@ -26,7 +32,9 @@ class Recipe:
     ``floor * lr`` at the last step; ``floor=1`` keeps it constant. ``drops`` multiply on top.
 
     Attributes:
-        optimizer: ``adamw`` or ``adam``.
+        optimizer: ``adamw``, ``adam`` or ``muon``: equally long steps in all directions of a matrix
+            (Liu et al., Muon is Scalable for LLM Training, 2025, https://arxiv.org/abs/2502.16982),
+            and AdamW at a third of ``lr`` for tables, norms and biases.
         lr: highest learning rate.
         betas: decay of the moving averages of gradient and squared gradient.
         weight_decay: for tensors of two or more axes whose names have no word of ``no_decay``.
@@ -97,6 +105,9 @@ class Recipe:
             {"params": list(trainable(module, self.no_decay, decays=True)), "weight_decay": decay},
             {"params": list(trainable(module, self.no_decay, decays=False)), "weight_decay": 0.0},
         ]
+        if self.optimizer == "muon":
+            groups[1]["use_fallback"] = True
+            groups[1]["fallback_lr_scale"] = MUON_OTHERS
         groups = [group for group in groups if group["params"]]
         if not groups:
             raise ConfigError(
