@@ -38,7 +38,13 @@ OWNERS = {  # slow packages and the only places that may import them
     "hydra": {"training/run.py"},
     "torchmetrics": {"metrics"},
     "lpips": {"losses/perceptual.py", "metrics/perceptual.py"},
-    "timm": {"backbones", "losses", "discriminators", "metrics/transformers_2d.py"},
+    "timm": {
+        "backbones",
+        "losses",
+        "discriminators",
+        "metrics/transformers_2d.py",
+        "training/optim.py",
+    },
 }
 
 

@@ -93,7 +93,7 @@ class CodePainter(nn.Module):
         self.head = nn.Sequential(
             nn.Linear(width, 2 * width), nn.Tanh(), nn.Linear(2 * width, codes)
         )
-        init_weights(self.head)
+        init_weights(self.head, std=0.02)  # all codes are as likely to begin with
         self.codebook = nn.Parameter(torch.empty(codes, base.dim).uniform_(-1 / codes, 1 / codes))
         self.base = base
 

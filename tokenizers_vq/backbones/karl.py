@@ -111,7 +111,7 @@ class KARLEncoder(TokenEncoder):
         self.norm_halt = nn.LayerNorm(width, eps=EPS)
         self.halt = nn.Sequential(nn.Linear(width, HALT_WIDTH), nn.Tanh(), nn.Linear(HALT_WIDTH, 1))
         init_weights(self.project)
-        init_weights(self.halt)
+        init_weights(self.halt, std=0.02)
 
     bins: Tensor
 

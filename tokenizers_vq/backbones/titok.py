@@ -209,6 +209,8 @@ class TiTokDecoder(TokenDecoder):
             self.head = nn.Linear(width, signal.channels * patch**2)
             self.conv_out = nn.Conv2d(signal.channels, signal.channels, 3, padding=1)
         init_weights(self)
+        if self.scores is not None:
+            init_weights(self.scores, std=0.02)  # all codes are as likely to begin with
         if self.head is not None and self.conv_out is not None:
             _start_grey(self.head, self.conv_out)
         self.pixels: CNN2dDecoder | None = None
@@ -316,13 +318,13 @@ class TiTokDecoder(TokenDecoder):
 
 
 def _start_grey(head: nn.Linear, conv: nn.Conv2d) -> None:
-    """Make every first picture grey.
+    """Make every first picture almost grey.
 
     What latents say before training is noise in the picture; the shortest way out of it is an
     encoder that says nothing, from where it hardly comes back.
     """
     if not head.weight.is_meta and conv.bias is not None:
-        nn.init.zeros_(head.weight)
+        nn.init.normal_(head.weight, std=0.1 * head.in_features**-0.5)
         nn.init.dirac_(conv.weight)
         nn.init.constant_(conv.bias, sum(RANGE) / 2)
 
