@@ -171,7 +171,7 @@ def options():
 def main(argv=None):
     """Measure, print the table, write it with every row and a picture."""
     given = options().parse_args(argv)
-    rows, pictures = {}, []
+    rows, pictures, environment = {}, [], results.environment("cpu")
     try:
         tok = tokenizers_vq.load(given.tokenizer)
         if Path(given.data).is_dir():
@@ -191,11 +191,11 @@ def main(argv=None):
     protocol = {name: getattr(given, name) for name in names}
     note = {"tokenizer": tok.model_id, "data": name, "sha256": dataset.sha256(), "n": len(rows)}
     note |= {"skipped": dataset.skipped, "protocol": protocol}
-    note |= {"environment": results.environment("cpu"), "about": given.about}
+    note |= {"environment": environment, "about": given.about}
     about = (
         f"{tok.model_id}, {name}, {len(rows)} shapes, data {note['sha256'][:12]}, "
         f"{len(dataset.skipped)} files left out, {given.points} points per surface, seed "
-        f"{given.seed}, commit {str(note['environment'].get('commit'))[:10]}. {given.about}"
+        f"{given.seed}, commit {str(environment.get('commit'))[:10]}. {given.about}"
     )
     page = f"{table(list(rows.values()))}\n\n{about.strip()}\n"
     print(page)

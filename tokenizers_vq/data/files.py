@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -121,3 +122,22 @@ def digest_of_files(root: Path, ids: Iterable[str]) -> str:
         content = hashlib.sha256((root / id_).read_bytes()).hexdigest()
         digest.update(f"{id_}\0{content}\n".encode())
     return digest.hexdigest()
+
+
+def names_below(
+    root: Path, suffixes: Collection[str], only: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> list[str]:
+    """Return the sorted names of all files below ``root``, relative to it, hidden ones left out.
+
+    Args:
+        root: the folder.
+        suffixes: in small letters, with the dot.
+        only: shell patterns, one of which a name has to match; none for all names.
+        exclude: shell patterns that no name may match.
+    """
+    paths = (path for path in root.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    names = (path.relative_to(root) for path in paths)
+    shown = (name for name in names if not any(part.startswith(".") for part in name.parts))
+    words = [name.as_posix() for name in shown]
+    kept = [w for w in words if not only or any(fnmatch(w, pattern) for pattern in only)]
+    return sorted(w for w in kept if not any(fnmatch(w, pattern) for pattern in exclude))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tokenizers_vq.data.base import SignalDataset
-from tokenizers_vq.data.files import digest_of_files
+from tokenizers_vq.data.files import digest_of_files, names_below
 from tokenizers_vq.data.images import _share
 from tokenizers_vq.data.points import SIGNAL, sampled
 from tokenizers_vq.data.synthetic_shapes import REACH
@@ -82,7 +81,7 @@ class MeshFolder(SignalDataset):
         self._meshes: dict[str, Mesh] = {}
         self._banks: dict[str, Tensor] = {}
         self._reasons: dict[str, str] = {}
-        for name in _share(_names(self.root, exclude), split):
+        for name in _share(names_below(self.root, SUFFIXES, exclude=exclude), split):
             found = read_mesh(self.root / name, max_faces)
             if isinstance(found, str):
                 self._reasons[name] = found
@@ -200,15 +199,6 @@ def fitted(mesh: Mesh, reach: float = REACH) -> Mesh:
     low, high = used.min(0), used.max(0)
     scale = 2 * reach / max(float((high - low).max()), 1e-300)
     return Mesh((mesh.vertices - (low + high) / 2) * scale, mesh.faces)
-
-
-def _names(root: Path, exclude: Sequence[str]) -> list[str]:
-    """Return the sorted names of all mesh files below ``root``, relative to it."""
-    paths = (path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    names = (path.relative_to(root) for path in paths)
-    shown = (name for name in names if not any(part.startswith(".") for part in name.parts))
-    words = (name.as_posix() for name in shown)
-    return sorted(w for w in words if not any(fnmatch(w, pattern) for pattern in exclude))
 
 
 def _trimesh() -> Any:

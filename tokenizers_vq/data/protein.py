@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tokenizers_vq.data.base import SignalDataset
-from tokenizers_vq.data.files import digest_of_files
+from tokenizers_vq.data.files import digest_of_files, names_below
 from tokenizers_vq.data.images import _share
 from tokenizers_vq.data.transforms import draw_generator
 from tokenizers_vq.errors import ConfigError, DataError, MissingExtraError
@@ -81,7 +80,7 @@ class ProteinFolder(SignalDataset):
                 "Set data.root=/path/to/structures."
             )
         self.residues, self.train, self.seed = residues, train, seed
-        names = _share(_names(self.root, only, exclude), split)
+        names = _share(names_below(self.root, SUFFIXES, only, exclude), split)
         found = {name: read_chain(self.root / name, least) for name in names}
         self._reasons = {name: read for name, read in found.items() if isinstance(read, str)}
         self._chains = {name: read for name, read in found.items() if isinstance(read, Tensor)}
@@ -189,16 +188,6 @@ def _structure(path: Path) -> Any:
 
     reader = pdbx.BinaryCIFFile if path.suffix.lower() == ".bcif" else pdbx.CIFFile
     return pdbx.get_structure(reader.read(str(path)), model=1)
-
-
-def _names(root: Path, only: Sequence[str], exclude: Sequence[str]) -> list[str]:
-    names = [
-        path.relative_to(root).as_posix()
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    ]
-    names = [n for n in names if not only or any(fnmatch(n, pattern) for pattern in only)]
-    return sorted(n for n in names if not any(fnmatch(n, pattern) for pattern in exclude))
 
 
 def _biotite() -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tokenizers_vq.data.files import FileFolder
+from tokenizers_vq.data.files import FileFolder, names_below
 from tokenizers_vq.data.images import _share
 from tokenizers_vq.data.transforms import Augment, eval_view, train_view
 from tokenizers_vq.errors import ConfigError, DataError, MissingExtraError, unknown_name
@@ -77,7 +76,7 @@ class VideoFolder(FileFolder):
         _av()
         self.frames, self.size, self.frame_rate = frames, size, frame_rate
         self.augment = Augment(**(augment or {}))
-        names = _share(_names(self.root, exclude), split)
+        names = _share(names_below(self.root, SUFFIXES, exclude=exclude), split)
         super().__init__(self.root, names, SignalSpec("video", frame_rate=frame_rate), train, seed)
 
     def why_not(self, name: str) -> str | None:
@@ -204,15 +203,6 @@ def _decoded(path: Path, start: float) -> Iterator[tuple[float, Image.Image]]:
         for number, frame in enumerate(container.decode(stream)):
             time = number / rate if frame.time is None else frame.time - begin
             yield time, frame.to_image()
-
-
-def _names(root: Path, exclude: Sequence[str]) -> list[str]:
-    """Return the sorted names of all video files below ``root``, relative to it."""
-    paths = (path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    names = (path.relative_to(root) for path in paths)
-    shown = (name for name in names if not any(part.startswith(".") for part in name.parts))
-    words = (name.as_posix() for name in shown)
-    return sorted(w for w in words if not any(fnmatch(w, pattern) for pattern in exclude))
 
 
 def _check(root: Path, split: str, frames: int, size: int | None, frame_rate: float | None) -> None:

@@ -12,7 +12,7 @@ Reference:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -329,7 +329,7 @@ def random_rotation(generator: np.random.Generator) -> tuple[tuple[float, ...], 
     return tuple(tuple(map(float, row)) for row in q)
 
 
-def _enough(draw, count: int, generator: np.random.Generator) -> Floats:  # type: ignore[no-untyped-def]
+def _enough(draw: Callable[[int], Floats], count: int, generator: np.random.Generator) -> Floats:
     """Return ``(count, 3)`` of what ``draw`` returns, in random order; it may return fewer."""
     kept = draw(count + count // 2 + 16)
     for _ in range(20):
@@ -353,7 +353,7 @@ def _tube(count: int, half: float, radius: float, generator: np.random.Generator
     return np.stack([radius * np.cos(turn), radius * np.sin(turn), z], axis=1)
 
 
-def _gradient(function, points: Floats, step: float = 1e-4) -> Floats:  # type: ignore[no-untyped-def]
+def _gradient(function: Callable[[Floats], Floats], points: Floats, step: float = 1e-4) -> Floats:
     """Return the gradients ``(N, 3)`` by central differences."""
     columns = []
     for axis in range(3):
