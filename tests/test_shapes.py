@@ -31,10 +31,10 @@ class Ball(FieldDecoder):
         return self.radius
 
     def field(self, z_q):
-        return self.radius.expand(len(z_q))
+        return (self.radius.expand(len(z_q)),)
 
     def distances(self, field, points):
-        return points.norm(dim=1, keepdim=True) - field[:, None, None]
+        return points.norm(dim=1, keepdim=True) - field[0][:, None, None]
 
 
 @pytest.fixture(scope="module")

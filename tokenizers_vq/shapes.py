@@ -34,18 +34,18 @@ class Field:
 
     Attributes:
         decoder: of the tokenizer.
-        planes: what ``FieldDecoder.field`` made of the latents of one shape.
+        made: what ``FieldDecoder.field`` made of the latents of one shape.
     """
 
     decoder: FieldDecoder
-    planes: Tensor
+    made: tuple[Tensor, ...]
 
     @torch.no_grad()
     def query(self, points: Floats) -> Floats:
         """Return the distances ``(N,)``, below 0 inside, of ``points (N, 3)`` in [-1, 1]."""
-        places = torch.from_numpy(np.asarray(points, dtype=np.float32)).to(self.planes.device)
+        places = torch.from_numpy(np.asarray(points, dtype=np.float32)).to(self.made[0].device)
         chunks = torch.split(places, CHUNK)
-        parts = [self.decoder.distances(self.planes, part.mT[None])[0, 0] for part in chunks]
+        parts = [self.decoder.distances(self.made, part.mT[None])[0, 0] for part in chunks]
         return torch.cat(parts).double().cpu().numpy()
 
     def mesh(self, side: int = 64) -> Mesh:

@@ -8,11 +8,7 @@ from tokenizers_vq.backbones.triplane import (
     UNIT,
     TriplaneDecoder,
     TriplaneEncoder,
-    anchors,
     divergence,
-    fourier,
-    projected,
-    views,
 )
 from tokenizers_vq.configs import read_config, tokenizer_config
 from tokenizers_vq.data.synthetic_shapes import SyntheticShapes
@@ -56,47 +52,10 @@ def test_only_the_samples_nearest_to_the_surface_are_read():
     torch.testing.assert_close(net(mixed), net(surface), rtol=1e-4, atol=1e-5)
 
 
-def test_anchors_are_even_and_neighbours_are_near():
-    places = anchors(128)
-    octant = ((places >= 0).long() * torch.tensor([4, 2, 1])).sum(1)
-    assert octant.bincount().tolist() == [16] * 8
-    assert (octant.diff() >= 0).all()  # 16 neighbours lie in one octant
-    step = places.diff(dim=0).norm(dim=1).mean()
-    assert step < 0.5 * torch.cdist(places, places).mean()
-
-
 def test_the_divergence_by_hand():
     one, zero = torch.ones(1), torch.zeros(1)
     assert divergence(one, zero).item() == pytest.approx(0.5)
     assert divergence(zero, math.log(4) * one).item() == pytest.approx((3 - math.log(4)) / 2)
-
-
-def test_waves_by_hand():
-    waves = fourier(torch.tensor([[0.5, 0.25, 0.0]]), 2)[0]
-    sines = [1, 0, math.sqrt(0.5), 1, 0, 0]
-    cosines = [0, -1, math.sqrt(0.5), 0, 1, 1]
-    assert waves.tolist() == pytest.approx(sines + cosines, abs=1e-6)
-
-
-def test_views_by_hand():
-    points = torch.tensor([[[0.5, 0.0, 0.0], [-0.5, 0.0, 0.0]]])
-    places = torch.tensor([[0.0, 0.0, 0.0], [1.5, 0.0, 0.0]])
-    seen = views(points, places, 1)[0].unflatten(-1, (3, 10))  # (M, sharpness, 10)
-    inside, outside = seen[:, 0]  # 4: squares of 0.25 twice; of 1 and 4
-    waves = [0, 0, 0, 0, 1, 1]  # sines cancel, the cosine of pi / 2 is 0
-    assert inside.tolist() == pytest.approx([0, 0, 0, 1, *waves], abs=1e-5)
-    near = 1 / (1 + math.exp(-12))
-    far = math.sqrt(-math.log((math.exp(-4) + math.exp(-16)) / 2) / 4)
-    assert outside[:4].tolist() == pytest.approx(
-        [2 * (near * 0.5 - (1 - near) * 0.5 - 1.5), 0, 0, 2 * far]
-    )
-
-
-def test_cells_are_apart_in_their_plane():
-    centres = torch.tensor([[0.5, 0.0, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 0.5]])  # one per plane
-    apart = projected(centres, torch.tensor([[0.0, 0.0, 0.0], [0.5, 1.0, 2.0]]))
-    assert apart[:, 0].tolist() == pytest.approx([0.25] * 3)
-    assert apart[:, 1].tolist() == pytest.approx([1.0, 0.25 + 4, 2.25 + 0.25])
 
 
 @torch.no_grad()
@@ -133,8 +92,35 @@ def test_planes_are_read_where_points_project_to():
     for axis in range(3):
         with torch.no_grad():
             decoder.read.weight.copy_(torch.eye(3)[axis])
-        got = decoder.distances(planes, points)
+        got = decoder.distances((planes, torch.zeros(1, 8, 12)), points)
         assert got.item() == pytest.approx(UNIT * points[0, axis, 0].item(), abs=1e-6)
+
+
+@torch.no_grad()
+def test_latents_say_what_changes_linearly_around_them():
+    decoder = TriplaneDecoder(4, SIGNAL, 8, 16, 1, 2, plane=8, doublings=0, features=3)
+    decoder.read = torch.nn.Linear(3, 1)
+    torch.nn.init.zeros_(decoder.read.weight)
+    torch.nn.init.zeros_(decoder.read.bias)
+    # 3 + 2 x - y + 4 z, the same of every latent, given as values at the places and slopes
+    slopes = torch.tensor([2.0, -1.0, 4.0])
+    rows = torch.zeros(8, 4, 3)
+    rows[:, 0, 0], rows[:, 1:, 0] = 3 + decoder.places @ slopes, slopes
+
+    class Given(torch.nn.Module):
+        def forward(self, h):
+            return rows.flatten(1)[None]
+
+    decoder.to_local = Given()
+    planes, made = decoder.field(torch.randn(1, 8, 4))
+    points = torch.rand(1, 3, 5) * 2 - 1
+    expected = UNIT * (3 + slopes @ points[0])
+    torch.testing.assert_close(decoder.distances((planes, made), points)[0, 0], expected)
+    made[:, 0, 0] += 1  # one latent says more: by its share
+    squares = (points[0].mT[:, None] - decoder.places).square().sum(-1)
+    share = (-20 * squares).softmax(-1)[:, 0]
+    got = decoder.distances((planes, made), points)[0, 0]
+    torch.testing.assert_close(got, expected + UNIT * share)
 
 
 def test_training_draws_from_the_gaussians_and_evaluation_takes_the_mean():

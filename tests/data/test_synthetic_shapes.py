@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from tokenizers_vq.data.synthetic_shapes import SyntheticShapes
+from tokenizers_vq.data.synthetic_shapes import SyntheticShapes, _assembled
 from tokenizers_vq.errors import ConfigError
+from tokenizers_vq.functional import solids
 
 
 def test_an_item_is_the_surface_then_what_is_near_then_everywhere():
@@ -21,6 +22,16 @@ def test_the_distances_are_those_of_the_solid():
     for index in range(6):
         x = data[index].double().numpy()
         assert data.solid(index).distance(x[:3].T) == pytest.approx(x[3], abs=1e-5)
+
+
+def test_half_of_the_shapes_of_many_parts_are_made_of_pairs():
+    pairs = 0
+    for index in range(40):
+        whole = _assembled(6, np.random.default_rng(index))
+        while not isinstance(whole, solids.Union):  # turned as a whole, or carved
+            whole = whole.solid
+        pairs += any(isinstance(part.solid, solids.Moved) for part in whole.parts[1:])
+    assert 10 < pairs < 30
 
 
 def test_shapes_fill_the_box_and_are_in_it():

@@ -48,11 +48,11 @@ class FieldDecoder(Decoder):
         self.side = side
 
     @abstractmethod
-    def field(self, z_q: Tensor) -> Tensor:
+    def field(self, z_q: Tensor) -> tuple[Tensor, ...]:
         """Return what describes the fields of latents ``(B, n, D)``; computed once per shape."""
 
     @abstractmethod
-    def distances(self, field: Tensor, points: Tensor) -> Tensor:
+    def distances(self, field: Sequence[Tensor], points: Tensor) -> Tensor:
         """Return the distances ``(B, 1, Q)`` of fields at ``points (B, 3, Q)`` in [-1, 1]."""
 
     def forward(self, z_q: Tensor, points: Tensor | None = None) -> Tensor:

@@ -12,7 +12,7 @@ Reference:
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -30,15 +30,23 @@ from tokenizers_vq.backbones.transformer import (
     learned,
 )
 from tokenizers_vq.errors import ConfigError, check_shape
+from tokenizers_vq.functional.places import (
+    PLANES,
+    SHARPNESS,
+    anchors,
+    cells,
+    fourier,
+    projected,
+    views,
+)
 from tokenizers_vq.types import Reconstruction, SignalSpec
 
 if TYPE_CHECKING:
     from tokenizers_vq.tokenizer import Tokenizer
 
-PLANES = ((0, 1), (1, 2), (2, 0))  # the coordinates that lie in each plane
 LOG_VAR = (-12.0, 4.0)  # limits of the log variance
+SPREAD = 20.0  # of the weights of latents at first; their places are about 0.4 apart
 UNIT = 0.1  # distance that the last layer writes as 1
-SHARPNESS = (4.0, 16.0, 64.0)  # of the views: what is seen lies within about 0.35, 0.18 and 0.09
 NEARNESS = 30.0  # of the attention of cells, at first; the second head of three sees further
 PLACE = 0.25  # weight of places at first: beside them, shapes have to be seen
 
@@ -169,7 +177,10 @@ class TriplaneDecoder(FieldDecoder):
     Latents and cells carry their places, those of ``anchors`` and the centres of the cells, in one
     embedding. Each doubling brings the planes to twice the side and adds a convolution. The feature
     of a place is the sum of what bilinear interpolation finds in the three planes at its
-    projections; four layers turn it into the distance, in tenths.
+    projections, and of what the latents around it say: each gives features at its own place a and
+    their slopes, ``f + G (p - a)``, and their mean counts, with weights ``softmax(-s |p - a|^2)``.
+    Four layers turn the feature into the distance, in tenths, to which
+    the first of what the latents say is added: a coarse field is there before the planes are.
 
     Args:
         dim: latent width D.
@@ -184,7 +195,6 @@ class TriplaneDecoder(FieldDecoder):
         frequencies: of the embedding of places; with waves as short as a few cells surfaces are
             rough all over at first.
         side: nodes per axis of the lattice that is decoded without points.
-        smooth: see ``Doubling``.
 
     Shapes:
         z_q (B, M, D) -> (B, 4, Q)
@@ -218,7 +228,6 @@ class TriplaneDecoder(FieldDecoder):
         features: int = 32,
         frequencies: int = 6,
         side: int = 64,
-        smooth: bool = False,
     ) -> None:
         super().__init__(dim, signal, side)
         if min(num_tokens, layers, plane, features) < 1 or doublings < 0:
@@ -240,7 +249,9 @@ class TriplaneDecoder(FieldDecoder):
         self.register_buffer("apart", projected(self.centres, self.places), persistent=False)
         channels = [features * 2**k for k in range(doublings, -1, -1)]
         self.to_plane = nn.Linear(width, channels[0])
-        self.up = nn.Sequential(*(Doubling(a, b, smooth) for a, b in pairwise(channels)))
+        self.up = nn.Sequential(*(Doubling(a, b) for a, b in pairwise(channels)))
+        self.to_local = nn.Linear(width, 4 * features)
+        self.spread = nn.Parameter(torch.tensor(SPREAD).log())
         hidden = 4 * features
         self.read = nn.Sequential(
             nn.Linear(features, hidden), nn.SiLU(),
@@ -268,28 +279,57 @@ class TriplaneDecoder(FieldDecoder):
         weight: Tensor = last.weight
         return weight
 
-    def field(self, z_q: Tensor) -> Tensor:
-        """Return the planes ``(B, 3, F, R', R')`` of latents ``(B, M, D)``."""
+    def field(self, z_q: Tensor) -> tuple[Tensor, Tensor]:
+        """Return planes ``(B, 3, F, R', R')`` and rows ``(B, M, 4 F)`` of latents ``(B, M, D)``.
+
+        A row holds features at the origin, then their slopes along x, y and z.
+        """
         places = PLACE * self._placed(self.places)
         h = self.transformer(self.embed(z_q) + self.positions + places) + places
+        at, *slopes = self.to_local(h).chunk(4, dim=-1)
+        shifts = (slope * x for slope, x in zip(slopes, self.places.mT[..., None], strict=True))
+        rows = torch.cat([at - sum(shifts), *slopes], dim=-1)
+        return self._planes(h), rows
+
+    def distances(self, field: Sequence[Tensor], points: Tensor) -> Tensor:
+        """Return the distances ``(B, 1, Q)`` at ``points (B, 3, Q)`` of planes and rows."""
+        planes, rows = field
+        local = self._local(rows, points.to(rows.dtype))  # (B, Q, F)
+        found = local.mT
+        for k, axes in enumerate(PLANES):
+            places = points[:, list(axes)].mT[:, None].to(planes.dtype)  # (B, 1, Q, 2)
+            found = (
+                found
+                + F.grid_sample(
+                    planes[:, k],
+                    places,
+                    mode="bilinear",
+                    padding_mode="border",
+                    align_corners=False,
+                )[:, :, 0]
+            )
+        distances: Tensor = UNIT * (self.read(found.mT) + local[..., :1]).mT
+        return distances
+
+    def _planes(self, h: Tensor) -> Tensor:
+        """Return the planes ``(B, 3, F, R', R')`` of rows ``(B, M, W)``."""
         queries = self.cells.repeat_interleave(self.plane**2, dim=0)
         queries = queries + PLACE * self._placed(self.centres)
         bias = -self.nearness.exp()[:, None, None] * self.apart  # (heads, cells, M)
-        rows = self.look(queries.expand(h.shape[0], -1, -1), h, bias)
-        coarse = self.to_plane(rows).unflatten(1, (3, self.plane, self.plane))
+        seen = self.look(queries.expand(h.shape[0], -1, -1), h, bias)
+        coarse = self.to_plane(seen).unflatten(1, (3, self.plane, self.plane))
         planes: Tensor = self.up(coarse.permute(0, 1, 4, 2, 3).flatten(0, 1))
         return planes.reshape(-1, 3, *planes.shape[1:])
 
-    def distances(self, field: Tensor, points: Tensor) -> Tensor:
-        """Return the distances ``(B, 1, Q)`` at ``points (B, 3, Q)`` of planes."""
-        found = torch.zeros((), device=field.device, dtype=field.dtype)
-        for k, axes in enumerate(PLANES):
-            places = points[:, list(axes)].mT[:, None].to(field.dtype)  # (B, 1, Q, 2)
-            found = found + F.grid_sample(
-                field[:, k], places, mode="bilinear", padding_mode="border", align_corners=False
-            )
-        distances: Tensor = UNIT * self.read(found[:, :, 0].mT).mT
-        return distances
+    def _local(self, rows: Tensor, points: Tensor) -> Tensor:
+        """Return what latents say at ``points (B, 3, Q)``, ``(B, Q, F)``."""
+        places = self.places.to(points.dtype)
+        near = 2 * points.mT @ places.mT - places.square().sum(-1)  # |p|^2 - |p - a|^2
+        weights = (self.spread.exp() * near).softmax(dim=-1).to(rows.dtype)
+        at, *slopes = (weights @ rows).chunk(4, dim=-1)
+        along = points.movedim(1, 0)[..., None]  # (3, B, Q, 1)
+        local: Tensor = at + sum(slope * x for slope, x in zip(slopes, along, strict=True))
+        return local
 
     def _placed(self, places: Tensor) -> Tensor:
         """Return rows ``(N, W)`` of places ``(N, 3)``."""
@@ -331,24 +371,22 @@ class CrossBlock(nn.Module):
 
 
 class Doubling(nn.Module):
-    """Planes of twice the side, then a residual convolution of 3 x 3.
+    """Planes of twice the side, by bilinear interpolation, then a residual convolution of 3 x 3.
+
+    A transposed convolution makes planes that are rough all over at first.
 
     Args:
         channels: of the planes.
         out: channels afterwards.
-        smooth: double by bilinear interpolation, not by a transposed convolution, whose planes are
-            rough all over at first.
 
     Shapes:
         x (B, C, R, R) -> (B, out, 2 R, 2 R)
     """
 
-    def __init__(self, channels: int, out: int, smooth: bool = False) -> None:
+    def __init__(self, channels: int, out: int) -> None:
         super().__init__()
-        self.grow: nn.Module = nn.ConvTranspose2d(channels, out, 2, stride=2)
-        if smooth:
-            up = nn.Upsample(scale_factor=2, mode="bilinear")
-            self.grow = nn.Sequential(nn.Conv2d(channels, out, 1), up)
+        up = nn.Upsample(scale_factor=2, mode="bilinear")
+        self.grow = nn.Sequential(nn.Conv2d(channels, out, 1), up)
         self.smooth = nn.Conv2d(out, out, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -356,86 +394,6 @@ class Doubling(nn.Module):
         x = self.grow(x)
         out: Tensor = x + self.smooth(F.silu(x))
         return out
-
-
-def anchors(count: int) -> Tensor:
-    """Return ``count`` places ``(count, 3)`` even in [-1, 1], neighbours near each other.
-
-    A Sobol sequence in the order of its Morton codes: the bits of x, y and z in turn.
-    """
-    engine: Any = torch.quasirandom.SobolEngine
-    places: Tensor = engine(3).draw(count)  # in [0, 1)
-    bits = (places * 1024).long()
-    code = torch.zeros(count, dtype=torch.int64)
-    for bit in range(10):
-        for axis in range(3):
-            code |= ((bits[:, axis] >> bit) & 1) << (3 * bit + 2 - axis)
-    return 2 * places[code.argsort(stable=True)] - 1
-
-
-def cells(plane: int) -> Tensor:
-    """Return the centres ``(3 * plane**2, 3)`` of the cells of the planes, 0 across them.
-
-    Row by row, the first coordinate of ``PLANES`` along a row.
-    """
-    ticks = (torch.arange(plane) + 0.5) * 2 / plane - 1
-    down, along = torch.meshgrid(ticks, ticks, indexing="ij")
-    centres = torch.zeros(3, plane, plane, 3)
-    for k, (first, second) in enumerate(PLANES):
-        centres[k, ..., first], centres[k, ..., second] = along, down
-    return centres.flatten(0, 2)
-
-
-def projected(centres: Tensor, places: Tensor) -> Tensor:
-    """Return the squared distances ``(3 * plane**2, M)`` of cells and places, in each plane."""
-    parts = zip(centres.chunk(3), PLANES, strict=True)
-    return torch.cat([
-        torch.cdist(part[:, list(axes)], places[:, list(axes)]).square() for part, axes in parts
-    ])  # fmt: skip
-
-
-def views(points: Tensor, places: Tensor, frequencies: int) -> Tensor:
-    """Return what is seen of points from places, one mean per sharpness.
-
-    With weights ``w = softmax_p(-s |p - a|^2)`` of the points around a place a, for each s of
-    ``SHARPNESS``: twice the mean of ``p - a``, twice the distance ``sqrt(-log(mean_p exp(-s |p -
-    a|^2)) / s)``, and the means of the sines and cosines of ``2**k pi (p - a)``. From inside a
-    surface the means of ``p - a`` are small, from outside they are about as long as the distance.
-
-    Args:
-        points: ``(B, P, 3)``.
-        places: ``(M, 3)``.
-        frequencies: number of k.
-
-    Returns:
-        ``(B, M, 3 * (6 * frequencies + 4))``.
-    """
-    squares = (points[:, None] - places[:, None]).square().sum(-1)  # (B, M, P)
-    sines, cosines = fourier(points, frequencies).chunk(2, dim=-1)
-    sine, cosine = fourier(places, frequencies).chunk(2, dim=-1)
-    parts = []
-    for sharpness in SHARPNESS:
-        weights = (-sharpness * squares).softmax(-1)
-        far = math.log(points.shape[1]) - (-sharpness * squares).logsumexp(-1, keepdim=True)
-        s, c = weights @ sines, weights @ cosines
-        parts += [2 * (weights @ points - places), 2 * (far / sharpness).clamp(min=1e-12).sqrt()]
-        parts += [s * cosine - c * sine, c * cosine + s * sine]
-    return torch.cat(parts, dim=-1)
-
-
-def fourier(points: Tensor, frequencies: int) -> Tensor:
-    """Return sines, then cosines, of ``2**k pi x`` for k below ``frequencies``.
-
-    Args:
-        points: ``(..., 3)``.
-        frequencies: per axis.
-
-    Returns:
-        ``(..., 6 * frequencies)``; axis after axis.
-    """
-    powers = math.pi * 2.0 ** torch.arange(frequencies, device=points.device, dtype=points.dtype)
-    angles = (points[..., None] * powers).flatten(-2)
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 def divergence(mean: Tensor, log_var: Tensor) -> Tensor:

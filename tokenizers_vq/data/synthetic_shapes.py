@@ -16,15 +16,19 @@ from tokenizers_vq.functional.solids import Floats, Solid
 
 REACH = 0.9
 """Largest coordinate of a shape; what is left of [-1, 1] shows that it ends."""
+SIZES = (0.06, 0.8)
+"""Of parts, from half of the thickness of a plate to half of the length of a rod."""
+MIRROR = ((-1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 
 class SyntheticShapes(SignalDataset):
     """Solids made of 1 to ``parts`` spheres, boxes, tori, capsules, cylinders and superquadrics.
 
     Each further part is put on the surface of what there is, turned at random, so that a shape is
-    one piece; from one shape in five something is cut out. Shapes are centred and scaled so that
-    the largest coordinate is 0.9. Shape ``i`` is a function of ``seed``, ``i`` and ``parts``; its
-    samples also of ``epoch``.
+    one piece; in half of the shapes its mirror image comes with it. Sizes are even in their
+    logarithm: plates and rods are as frequent as blocks. From one shape in three something is cut
+    out. Shapes are centred and scaled so that the largest coordinate is 0.9. Shape ``i`` is a
+    function of ``seed``, ``i`` and ``parts``; its samples also of ``epoch``.
 
     Args:
         n: number of shapes.
@@ -76,15 +80,18 @@ class SyntheticShapes(SignalDataset):
 
 def _assembled(count: int, generator: np.random.Generator) -> Solid:
     parts: list[Solid] = [_part(generator)]
-    for _ in range(count - 1):
+    mirrored = generator.random() < 0.5
+    while len(parts) < count:
         spot = solids.Union(parts).surface(1, generator)[0]
         turn = solids.random_rotation(generator) if generator.random() < 0.7 else None
         part = solids.Moved(
             _part(generator), _triple(spot), turn, float(generator.uniform(0.4, 1.0))
         )
         parts.append(part)
+        if mirrored and len(parts) < count:
+            parts.append(solids.Moved(part, rotation=MIRROR))
     whole: Solid = solids.Union(parts) if len(parts) > 1 else parts[0]
-    if generator.random() < 0.2:
+    if generator.random() < 0.33:
         spot = whole.surface(1, generator)[0]
         turn = solids.random_rotation(generator)
         whole = solids.Carved(whole, solids.Moved(_part(generator), _triple(spot), turn, 0.6))
@@ -95,7 +102,8 @@ def _assembled(count: int, generator: np.random.Generator) -> Solid:
 
 def _part(generator: np.random.Generator) -> Solid:
     """Return one solid of about unit size."""
-    a, b, c = (float(size) for size in generator.uniform(0.15, 0.7, 3))
+    low, high = np.log(SIZES)
+    a, b, c = (float(size) for size in np.exp(generator.uniform(low, high, 3)))
     kind = int(generator.integers(7))
     if kind == 0:
         return solids.Sphere(0.2 + a / 2)
