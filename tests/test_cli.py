@@ -171,3 +171,13 @@ def test_faults_of_sounds_are_one_sentence(model, speaker, speech, photo, capsys
     for words, message in cases:
         assert cli.main(words) == 2
         assert capsys.readouterr().err == f"tvq {message}\n"
+
+
+def test_overrides_of_the_matrix_reach_it(tmp_path, monkeypatch):
+    asked = {}
+    (tmp_path / "matrix.md").write_text("")
+    monkeypatch.setattr(
+        "tokenizers_vq.matrix.run_matrix", lambda out, **options: asked.update(options)
+    )
+    assert cli.main(["matrix", "--overrides", "data.batch_size=2", "-o", str(tmp_path)]) == 0
+    assert asked["overrides"] == ["data.batch_size=2"]

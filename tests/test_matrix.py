@@ -106,7 +106,7 @@ def test_unknown_heads_are_refused(tmp_path):
 def test_backbones_for_other_signals_are_refused(tmp_path):
     train = Trainer()
     with pytest.raises(ConfigError) as caught:
-        matrix(tmp_path, train, backbones=["tiny_cnn2d", "tiny_seanet"])
+        matrix(tmp_path, train, backbones=["tiny_cnn2d", "tiny_seanet"], data="synthetic_images")
     assert str(caught.value) == (
         "matrix: expected backbones for the signals of 'synthetic_images', which have 2 axes; got "
         "'tiny_seanet' for audio. Choose other --data or --backbones."
@@ -123,3 +123,45 @@ def test_a_head_without_codes_is_refused(tmp_path):
         "Leave it out, or fit token_bridge or revq to what it trained."
     )
     assert not train.calls
+
+
+def test_tables_of_several_calls_become_one(tmp_path):
+    matrix(tmp_path, Trainer(), backbones=["tiny_vit2d"], quantizers=["vq"])
+    matrix(tmp_path, Trainer(["vq"]), backbones=["tiny_cnn2d"])
+    rows = json.loads((tmp_path / "matrix.json").read_text())["rows"]
+    assert [(row["backbone"], row["quantizer"], row["status"]) for row in rows] == [
+        ("tiny_cnn2d", "fsq", "ok"), ("tiny_cnn2d", "vq", "failed"), ("tiny_vit2d", "vq", "ok"),
+    ]  # fmt: skip
+
+
+def test_more_backbones_have_one_column_each_in_the_picture(tmp_path):
+    matrix(tmp_path, Trainer(), backbones=["tiny_cnn2d", "tiny_vit2d", "tiny_titok"])
+    words = re.findall(r"<text[^>]*>([^<]*)</text>", (tmp_path / "matrix.svg").read_text())
+    assert {"cnn2d", "vit2d", "titok", "3 backbones, 5 steps"} <= set(words)
+    assert "usage" not in words
+
+
+@pytest.mark.parametrize(
+    ("backbone", "score"),
+    [("tiny_motion", "recon/smooth_l1"), ("tiny_karl", "psnr"), ("tiny_vit_video", "psnr")],
+)
+def test_each_kind_trains_on_what_is_generated_for_it(tmp_path, backbone, score):
+    small = ["data.batch_size=2", "data.train.n=2", "data.val.n=1"]
+    rows = run_matrix(tmp_path, backbones=[backbone], quantizers=["fsq"], steps=1, overrides=small)
+    assert rows[0]["status"] == "ok"
+    assert rows[0][score] > 0
+    assert rows[0]["nominal_bits"] > 0
+    assert (tmp_path / "matrix.md").read_text().count(f"| {backbone} | fsq | ") == 1
+
+
+def test_a_refused_cell_says_why(tmp_path):
+    rows = run_matrix(
+        tmp_path, backbones=["tiny_alit"], quantizers=["fsq"], data="synthetic_images", steps=1,
+        overrides=["data.train.size=64", "data.val.size=64"],
+    )  # fmt: skip
+    assert rows[0]["error"].startswith("ALITEncoder: expected a signal of (32, 32) samples; got")
+
+
+def test_overrides_that_data_lacks_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"^matrix: .*pitch"):
+        run_matrix(tmp_path, backbones=["tiny_motion"], overrides=["data.val.pitch=3"])

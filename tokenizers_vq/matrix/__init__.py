@@ -128,15 +128,15 @@ def _size_words(config: dict[str, Any], source: str) -> list[str]:
 
 def _val_part(words: Sequence[str]) -> DataLike:
     """Return the validation part of the data of a training."""
-    from tokenizers_vq.training.run import build_data, check, compose
+    from tokenizers_vq.training.explain import explain
+    from tokenizers_vq.training.run import build_data, check, compose, conf
 
     try:
         cfg = compose(words)
         check(cfg)
         val: Any = build_data(cfg).val
-    except Exception as error:  # of Hydra's many kinds; what our data sets raise is a sentence
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"matrix: {' '.join(words)}: {first}") from error
+    except Exception as error:  # of Hydra's many kinds
+        raise ConfigError(f"matrix: {explain(error, conf()).splitlines()[0]}") from error
     if val is None:
         raise ConfigError(f"matrix: expected data with a val part; got none in {words[1]}.")
     measured: DataLike = val

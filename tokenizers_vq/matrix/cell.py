@@ -33,21 +33,20 @@ def train_with_hydra(overrides: list[str], folder: Path) -> TokenizerLike:
         folder: of the run.
 
     Raises:
-        ConfigError: the run could not start; its sentence is on standard error.
+        ConfigError: the run could not start or go on, with the sentence that says why.
         KeyboardInterrupt: the run was stopped.
     """
     from tokenizers_vq.hub import load
-    from tokenizers_vq.training.run import main
+    from tokenizers_vq.training.explain import explain
+    from tokenizers_vq.training.run import compose, conf, run
 
-    # auto: a cell that was stopped halfway goes on from its last checkpoint
-    code = main([*overrides, f"folder={folder}", "resume=auto"])
-    if code == 130:
+    try:
+        # auto: a cell that was stopped halfway goes on from its last checkpoint
+        finished = run(compose([*overrides, f"folder={folder}", "resume=auto"])).finished
+    except Exception as error:
+        raise ConfigError(explain(error, conf()).splitlines()[0]) from error
+    if not finished:
         raise KeyboardInterrupt
-    if code != 0:
-        raise ConfigError(
-            f"matrix: expected a run that ends with 0; got {code} from {' '.join(overrides)}. "
-            "Its message is above."
-        )
     return load(str(folder / "tokenizer"))
 
 
