@@ -36,7 +36,8 @@ def start_in_place(transformer: Transformer, squares: Tensor, latents: Tensor, s
         return
     squares.copy_(sines(side, side, width).flatten(1).T)
     fine = sines(FINER * side, side, width)
-    levels, cells = [], 1
+    levels: list[Tensor] = []
+    cells = 1
     order = torch.Generator().manual_seed(0)  # a latent has one place in encoder and decoder
     while sum(len(level) for level in levels) < len(latents):
         means = F.adaptive_avg_pool2d(fine, cells).flatten(1).T  # (cells**2, W)

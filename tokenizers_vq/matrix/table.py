@@ -55,7 +55,8 @@ def matrix_picture(rows: Rows) -> str:
     """
     backbones = list(dict.fromkeys(row["backbone"] for row in rows))
     heads = sorted({row["quantizer"] for row in rows})
-    values, text, lower, columns = {}, {}, set(), {}
+    values, text, columns = {}, {}, dict[str, None]()
+    lower: set[str] = set()
     for row in rows:
         kind = KINDS[row["kind"]]
         for metric in (kind.score, *(PICTURE if len(backbones) <= WIDE else ())):
