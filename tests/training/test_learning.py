@@ -16,8 +16,8 @@ COLOURS = ((1.0, 0.6, 0.2), (0.2, 1.0, 0.6), (0.6, 0.2, 1.0), (1.0, 1.0, 1.0))
 CASES = {
     "tiny_cnn2d": (64, 40),
     "tiny_vit2d": (64, 40),
-    "tiny_titok": (64, 90),
-    "tiny_one_d_piece": (64, 120),
+    "tiny_titok": (64, 70),
+    "tiny_one_d_piece": (64, 85),
 }
 
 

@@ -145,12 +145,15 @@ def by_validation(
         encode, decode = encode + middle - start, decode + time.perf_counter() - middle
         bits += codes.bits
     n = len(dataset.ids)
-    numbers = {"nominal_bits": bits / n}
+    usage = logged.get("val/codebook/usage")  # that of the largest vocabularies is not counted
+    numbers = {
+        "nominal_bits": bits / n, "usage": None if usage is None else float(usage)
+    }  # fmt: skip
     for name in scores:
-        key = f"val/{'codebook/usage' if name == 'usage' else name}"
-        if name not in numbers and key not in logged:
-            raise DataError(f"matrix: expected {key} in {run / 'metrics.csv'}; it is not there.")
-        numbers.setdefault(name, float(logged.get(key, 0)))
+        if name not in numbers and f"val/{name}" not in logged:
+            raise DataError(f"matrix: expected val/{name} in {run / 'metrics.csv'}; got none.")
+        if name not in numbers:
+            numbers[name] = float(logged[f"val/{name}"])
     return {
         **numbers,
         "encode_per_second": n / encode,
