@@ -34,6 +34,17 @@ def test_half_of_the_shapes_of_many_parts_are_made_of_pairs():
     assert 10 < pairs < 30
 
 
+def test_of_carved_shapes_something_is_left():
+    left = []
+    for index in range(120):
+        whole, generator = _assembled(1, np.random.default_rng(index)), np.random.default_rng(0)
+        whole = whole.solid if isinstance(whole, solids.Moved) else whole
+        if isinstance(whole, solids.Carved):
+            left.append((whole.cut.distance(whole.solid.surface(300, generator)) > 0).mean())
+    assert len(left) > 15
+    assert min(left) > 0.1
+
+
 def test_shapes_fill_the_box_and_are_in_it():
     data = SyntheticShapes(12, surface=400, queries=0)
     reach = np.array([data[index][:3].abs().max() for index in range(12)])

@@ -26,8 +26,8 @@ class SyntheticShapes(SignalDataset):
 
     Each further part is put on the surface of what there is, turned at random, so that a shape is
     one piece; in half of the shapes its mirror image comes with it. Sizes are even in their
-    logarithm: plates and rods are as frequent as blocks. From one shape in three something is cut
-    out. Shapes are centred and scaled so that the largest coordinate is 0.9. Shape ``i`` is a
+    logarithm: plates and rods are as frequent as blocks. From up to one shape in three something is
+    cut out. Shapes are centred and scaled so that the largest coordinate is 0.9. Shape ``i`` is a
     function of ``seed``, ``i`` and ``parts``; its samples also of ``epoch``.
 
     Args:
@@ -92,9 +92,11 @@ def _assembled(count: int, generator: np.random.Generator) -> Solid:
             parts.append(solids.Moved(part, rotation=MIRROR))
     whole: Solid = solids.Union(parts) if len(parts) > 1 else parts[0]
     if generator.random() < 0.33:
-        spot = whole.surface(1, generator)[0]
+        spots = whole.surface(64, generator)
         turn = solids.random_rotation(generator)
-        whole = solids.Carved(whole, solids.Moved(_part(generator), _triple(spot), turn, 0.6))
+        cut = solids.Moved(_part(generator), _triple(spots[0]), turn, 0.6)
+        if (cut.distance(spots) > 0).mean() > 0.25:  # it leaves something
+            whole = solids.Carved(whole, cut)
     if generator.random() < 0.5:
         whole = solids.Moved(whole, rotation=solids.random_rotation(generator))
     return whole
