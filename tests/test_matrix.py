@@ -137,7 +137,7 @@ def test_tables_of_several_calls_become_one(tmp_path):
 def test_more_backbones_have_one_column_each_in_the_picture(tmp_path):
     matrix(tmp_path, Trainer(), backbones=["tiny_cnn2d", "tiny_vit2d", "tiny_titok"])
     words = re.findall(r"<text[^>]*>([^<]*)</text>", (tmp_path / "matrix.svg").read_text())
-    assert {"cnn2d", "vit2d", "titok", "3 backbones, 5 steps"} <= set(words)
+    assert {"cnn2d", "vit2d", "titok", "3 backbones, 5 steps (image: PSNR dB)"} <= set(words)
     assert "usage" not in words
 
 

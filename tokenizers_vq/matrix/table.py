@@ -68,8 +68,11 @@ def matrix_picture(rows: Rows) -> str:
             values[place] = row.get(metric)
             text[place] = _text(metric, row.get(metric)) if row["status"] == "ok" else "refused"
     steps = " or ".join(f"{n:,}" for n in sorted({row["steps"] for row in rows}))
-    title = " and ".join(backbones) if len(backbones) <= WIDE else f"{len(backbones)} backbones"
-    return viz.heat_table(heads, list(columns), values, text, f"{title}, {steps} steps", lower)
+    title = f"{' and '.join(backbones)}, {steps} steps"
+    if len(backbones) > WIDE:
+        meaning = ", ".join(f"{kind}: {KINDS[kind].label}" for kind in _kinds(rows))
+        title = f"{len(backbones)} backbones, {steps} steps ({meaning})"
+    return viz.heat_table(heads, list(columns), values, text, title, lower)
 
 
 def _lines(kind: str, rows: Rows) -> Iterator[str]:
