@@ -231,7 +231,7 @@ def test_wrong_arguments_get_a_sentence(tmp_path):
         (ConfigError, {"root": tmp_path, "where": {"a": 1}}, (
             "ImageFolder: expected a manifest to go with 'where'; got none.")),
         (ConfigError, {"root": tmp_path, "split": "test"}, (
-            "ImageFolder: expected split all, train or val; got 'test'.")),
+            "ImageFolder split: there is no 'test'; choose one of all, train, val.")),
     ]  # fmt: skip
     for kind, options, message in cases:
         with pytest.raises(kind) as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +13,7 @@ import torch
 from torch import Tensor
 
 from tokenizers_vq.data.files import FileFolder
-from tokenizers_vq.data.images import _share
-from tokenizers_vq.errors import ConfigError, DataError, MissingExtraError, unknown_name
+from tokenizers_vq.errors import ConfigError, MissingExtraError
 from tokenizers_vq.functional.resampling import resample
 from tokenizers_vq.types import SignalSpec
 
@@ -58,6 +56,7 @@ class AudioFolder(FileFolder):
     """
 
     noun = "sound"
+    suffixes = SUFFIXES
 
     def __init__(
         self,
@@ -72,18 +71,15 @@ class AudioFolder(FileFolder):
         exclude: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
-        self.root = Path(root).expanduser()
-        _check(self.root, split, sample_rate, seconds, channels)
+        if sample_rate < 1 or channels < 1 or (seconds is not None and seconds * sample_rate < 1):
+            raise ConfigError(
+                "AudioFolder: expected a sample_rate, channels and seconds of at least one sample; "
+                f"got sample_rate={sample_rate}, channels={channels}, seconds={seconds}."
+            )
         self.sample_rate, self.seconds, self.channels = sample_rate, seconds, channels
         self.gain, self.max_clipped = gain, max_clipped
-        names = [
-            path.relative_to(self.root).as_posix()
-            for path in self.root.rglob("*")
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-        ]
-        names = [n for n in names if not any(fnmatch(n, pattern) for pattern in exclude)]
         signal = SignalSpec("audio", channels=channels, sample_rate=sample_rate)
-        super().__init__(self.root, _share(sorted(names), split), signal, train, seed)
+        super().__init__(root, signal, train, seed, split, exclude=exclude)
 
     def why_not(self, name: str) -> str | None:
         """Return why a file cannot be used, or None; to train, only its header is read."""
@@ -136,22 +132,6 @@ class AudioFolder(FileFolder):
         low, high = self.gain
         peak = float(10 ** (generator.uniform(low, high) / 20))
         return (x * (peak / max(float(x.abs().max()), SILENCE))).clamp(-1, 1)
-
-
-def _check(root: Path, split: str, sample_rate: int, seconds: float | None, channels: int) -> None:
-    """Raise unless the options make sense and the folder exists."""
-    if split not in ("all", "train", "val"):
-        raise unknown_name("AudioFolder split", split, ("all", "train", "val"))
-    if sample_rate < 1 or channels < 1 or (seconds is not None and seconds * sample_rate < 1):
-        raise ConfigError(
-            "AudioFolder: expected a sample_rate, channels and seconds of at least one sample; got "
-            f"sample_rate={sample_rate}, channels={channels}, seconds={seconds}."
-        )
-    if not root.is_dir():
-        raise DataError(
-            f"AudioFolder: expected a folder; got '{root}', which is none. "
-            "Set data.root=/path/to/sounds."
-        )
 
 
 def _soundfile() -> Any:

@@ -1,4 +1,4 @@
-"""What folders of sounds and of videos share: files that may turn out to be unusable."""
+"""What folders of files share: which files, and that some turn out to be unusable."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from torch import Tensor
 
 from tokenizers_vq.data.base import SignalDataset
 from tokenizers_vq.data.transforms import draw_generator
-from tokenizers_vq.errors import DataError
+from tokenizers_vq.errors import DataError, unknown_name
 from tokenizers_vq.types import SignalSpec
+
+SPLITS = ("all", "train", "val")
+VAL_SHARE = 0.05
+"""Share of the files that ``split="val"`` takes."""
 
 log = logging.getLogger(__name__)
 
@@ -26,28 +30,50 @@ class FileFolder(SignalDataset):
     list. A subclass sets its options first, then calls this constructor.
 
     Args:
-        root: the folder.
-        names: sorted names of files, relative to it.
+        root: the folder; searched to any depth, names with a leading dot left out.
         signal: what the numbers mean.
         train: random crops, else the same ones each time.
         seed: of crops.
+        split: see ``share_of``.
+        only: patterns of file names to take; empty for all.
+        exclude: patterns of file names to leave out.
+        stems: file names without suffix to take; None for all.
 
     Attributes:
         noun: what a file holds.
+        suffixes: of files that may hold it, in small letters.
 
     Raises:
-        DataError: no file is left.
+        ConfigError: an unknown split.
+        DataError: the folder does not exist, or no file is left.
     """
 
     noun = "signal"
+    suffixes: Collection[str] = ()
 
     def __init__(
-        self, root: Path, names: Iterable[str], signal: SignalSpec, train: bool, seed: int
+        self,
+        root: str | Path,
+        signal: SignalSpec,
+        train: bool,
+        seed: int,
+        split: str = "all",
+        only: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        stems: Collection[str] | None = None,
     ) -> None:
-        self.root, self.train, self.seed = root, train, seed
+        where = type(self).__name__
+        self.root, self.train, self.seed = Path(root).expanduser(), train, seed
+        if not self.root.is_dir():
+            raise DataError(
+                f"{where}: expected a folder; got '{self.root}', which is none. "
+                f"Set data.root=/path/to/{self.noun}s."
+            )
+        names = names_below(self.root, self.suffixes, only, exclude)
+        names = [name for name in names if stems is None or Path(name).stem in stems]
         self._reasons: dict[str, str] = {}
         good = []
-        for name in names:
+        for name in share_of(where, names, split):
             reason = self.why_not(name)
             if reason is None:
                 good.append(name)
@@ -113,6 +139,21 @@ class FileFolder(SignalDataset):
             log.warning(
                 "%s: left out %d of %d files: %s", where, len(named), total, "; ".join(named)
             )
+
+
+def share_of(where: str, names: list[str], split: str) -> list[str]:
+    """Return the names of a split: ``"val"`` takes 1 in 20 by their hashes, ``"train"`` the others.
+
+    Raises:
+        ConfigError: an unknown split.
+    """
+    if split not in SPLITS:
+        raise unknown_name(f"{where} split", split, SPLITS)
+    if split == "all" or not names:
+        return names
+    place = {name: int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32 for name in names}
+    first = min(names, key=lambda name: place[name])
+    return [n for n in names if (place[n] < VAL_SHARE or n == first) == (split == "val")]
 
 
 def digest_of_files(root: Path, ids: Iterable[str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
+from tokenizers_vq.data.files import share_of
 from tokenizers_vq.data.photos import Photos
 from tokenizers_vq.errors import ConfigError, DataError
 
@@ -22,8 +22,6 @@ SUFFIXES = {".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm"} | {
     ".tiff",
     ".webp",
 }
-VAL_SHARE = 0.05
-"""Share of the files that ``split="val"`` takes."""
 
 
 class ImageFolder(Photos):
@@ -77,7 +75,7 @@ class ImageFolder(Photos):
         patterns = [one for one in exclude if isinstance(one, str)]
         names = [n for n in names if not any(fnmatch(n, pattern) for pattern in patterns)]
         files, skipped = {}, {}
-        for name in _share(sorted(set(names)), split):
+        for name in share_of("ImageFolder", sorted(set(names)), split):
             reason = _why_not_a_file(self.root / name)
             if reason is None:
                 files[name] = self.root / name
@@ -132,21 +130,6 @@ def _as_words(value: Any) -> set[str]:
     """Return the accepted values of a column as strings, as a CSV file holds them."""
     values = [value] if isinstance(value, str) or not isinstance(value, Sequence) else value
     return {str(one) for one in values}
-
-
-def _share(names: list[str], split: str) -> list[str]:
-    """Return the part of the names that belongs to a split.
-
-    Raises:
-        ConfigError: an unknown split.
-    """
-    if split not in ("all", "train", "val"):
-        raise ConfigError(f"ImageFolder: expected split all, train or val; got '{split}'.")
-    if split == "all" or not names:
-        return names
-    place = {name: int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32 for name in names}
-    first = min(names, key=lambda name: place[name])
-    return [n for n in names if (place[n] < VAL_SHARE or n == first) == (split == "val")]
 
 
 def _why_not_a_file(path: Path) -> str | None:

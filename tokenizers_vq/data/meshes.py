@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,13 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenizers_vq.data.base import SignalDataset
-from tokenizers_vq.data.files import digest_of_files, names_below
-from tokenizers_vq.data.images import _share
+from tokenizers_vq.data.files import FileFolder
 from tokenizers_vq.data.points import SIGNAL, sampled
 from tokenizers_vq.data.synthetic_shapes import REACH
 from tokenizers_vq.data.transforms import draw_generator
-from tokenizers_vq.errors import ConfigError, DataError, MissingExtraError, unknown_name
+from tokenizers_vq.errors import ConfigError, MissingExtraError
 from tokenizers_vq.functional.triangles import (
     Floats,
     Mesh,
@@ -29,10 +26,8 @@ from tokenizers_vq.functional.triangles import (
 SUFFIXES = {".obj", ".off", ".ply", ".stl", ".glb", ".gltf", ".3mf", ".dae"}
 BANK = 4  # items' worth of samples that are kept of a mesh
 
-log = logging.getLogger(__name__)
 
-
-class MeshFolder(SignalDataset):
+class MeshFolder(FileFolder):
     """Closed meshes below a folder; each is one shape.
 
     Every file is read once at construction. Files that cannot be read, have no triangles, have more
@@ -64,6 +59,9 @@ class MeshFolder(SignalDataset):
         MissingExtraError: trimesh is not installed.
     """
 
+    noun = "mesh"
+    suffixes = SUFFIXES
+
     def __init__(
         self,
         root: str | Path,
@@ -75,27 +73,20 @@ class MeshFolder(SignalDataset):
         max_faces: int = 50_000,
         seed: int = 0,
     ) -> None:
-        self.root = Path(root).expanduser()
-        self._check(split, surface)
-        self.surface, self.queries, self.train, self.seed = surface, queries, train, seed
+        if surface < 1:
+            raise ConfigError(f"MeshFolder: expected surface of 1 or more; got {surface}.")
+        self.surface, self.queries, self.max_faces = surface, queries, max_faces
         self._meshes: dict[str, Mesh] = {}
         self._banks: dict[str, Tensor] = {}
-        self._reasons: dict[str, str] = {}
-        for name in _share(names_below(self.root, SUFFIXES, exclude=exclude), split):
-            found = read_mesh(self.root / name, max_faces)
-            if isinstance(found, str):
-                self._reasons[name] = found
-            else:
-                self._meshes[name] = fitted(found)
-        if self._reasons:
-            log.warning("MeshFolder: %d files left out: %s", len(self._reasons), self._reasons)
-        if not self._meshes:
-            first = next((f"{k}: {v}." for k, v in self._reasons.items()), "Is it the right one?")
-            raise DataError(
-                f"MeshFolder: expected at least one closed mesh in '{root}'; got "
-                f"{len(self._reasons)} files that are not. {first}"
-            )
-        super().__init__(sorted(self._meshes), SIGNAL)
+        super().__init__(root, SIGNAL, train, seed, split, exclude=exclude)
+
+    def why_not(self, name: str) -> str | None:
+        """Return why a file cannot be used, or None; its mesh is kept."""
+        mesh = read_mesh(self.root / name, self.max_faces)
+        if isinstance(mesh, str):
+            return mesh
+        self._meshes[name] = fitted(mesh)
+        return None
 
     def mesh(self, index: int) -> Mesh:
         """Return mesh ``index``, inside [-0.9, 0.9] on all axes."""
@@ -115,15 +106,6 @@ class MeshFolder(SignalDataset):
         sides = torch.from_numpy(generator.choice([-1.0, 1.0], size=(3, 1)).astype(np.float32))
         return torch.cat([chosen[:3][axes] * sides, chosen[3:]]) * scale
 
-    def sha256(self) -> str:
-        """Return the hex digest over the ids and the bytes of their files; reads every file."""
-        return digest_of_files(self.root, self.ids)
-
-    @property
-    def skipped(self) -> dict[str, str]:
-        """Files that are not used, each with the reason."""
-        return dict(self._reasons)
-
     def _bank(self, index: int) -> Tensor:
         name = self.ids[index]
         if name not in self._banks:
@@ -133,17 +115,6 @@ class MeshFolder(SignalDataset):
                 draw_generator(self.seed, 0, index),
             )  # fmt: skip
         return self._banks[name]
-
-    def _check(self, split: str, surface: int) -> None:
-        if split not in ("all", "train", "val"):
-            raise unknown_name("MeshFolder split", split, ("all", "train", "val"))
-        if surface < 1:
-            raise ConfigError(f"MeshFolder: expected surface of 1 or more; got {surface}.")
-        if not self.root.is_dir():
-            raise DataError(
-                f"MeshFolder: expected a folder; got '{self.root}', which is none. "
-                "Set data.root=/path/to/meshes."
-            )
 
 
 def mesh_samples(mesh: Mesh, count: int, queries: int, generator: np.random.Generator) -> Tensor:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
@@ -12,11 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenizers_vq.data.base import SignalDataset
 from tokenizers_vq.data.bvh import read_bvh
-from tokenizers_vq.data.files import digest_of_files
-from tokenizers_vq.data.images import _share
-from tokenizers_vq.data.transforms import draw_generator
+from tokenizers_vq.data.files import FileFolder
 from tokenizers_vq.errors import ConfigError, DataError
 from tokenizers_vq.functional.motion import (
     FRAME_RATE,
@@ -25,8 +20,6 @@ from tokenizers_vq.functional.motion import (
     mirrored,
 )
 from tokenizers_vq.types import SignalSpec
-
-log = logging.getLogger(__name__)
 
 SIGNAL = SignalSpec("motion", channels=263, value_range=(-10.0, 10.0), frame_rate=FRAME_RATE)
 LEG = 0.82  # metres from hip to ankle, to which other skeletons are scaled
@@ -76,7 +69,7 @@ SKELETONS = {
 """Skeletons whose joints we know by name, the first that has all names is taken."""
 
 
-class MotionFolder(SignalDataset):
+class MotionFolder(FileFolder):
     """Motion of all files below a folder, as features at 20 frames per second.
 
     ``.npy`` files hold features ``(T, 263)`` as HumanML3D's ``new_joint_vecs``, or joints
@@ -105,6 +98,9 @@ class MotionFolder(SignalDataset):
         DataError: the folder or the listing does not exist, or no motion is left.
     """
 
+    noun = "motion"
+    suffixes = (".npy", ".bvh")
+
     def __init__(
         self,
         root: str | Path,
@@ -116,59 +112,21 @@ class MotionFolder(SignalDataset):
         exclude: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
-        self.root = Path(root).expanduser()
         if frames is not None and frames < 1:
             raise ConfigError(f"MotionFolder: expected 1 frame or more; got frames={frames}.")
-        self.frames, self.train, self.seed = frames, train, seed
-        self._reasons: dict[str, str] = {}
+        self.frames = frames
         self._kept: dict[str, Tensor] = {}  # what had to be converted
-        good = []
-        for name in _share(_names(self.root, listing, only, exclude), split):
-            reason = self._why_not(name)
-            if reason is None:
-                good.append(name)
-            else:
-                self._reasons[name] = reason
-        if self._reasons:
-            log.warning("MotionFolder: %d files left out: %s", len(self._reasons), self._reasons)
-        if not good:
-            first = next(iter(self._reasons.items()), None)
-            raise DataError(
-                f"MotionFolder: expected at least one usable motion in '{root}'; got "
-                f"{len(self._reasons)} files that are not"
-                + (f" (first: {first[0]}: {first[1]})." if first else ".")
-            )
-        super().__init__(good, SIGNAL)
+        stems = None if listing is None else _stems(Path(root).expanduser() / listing)
+        super().__init__(root, SIGNAL, train, seed, split, only, exclude, stems)
 
-    def item(self, index: int, epoch: int) -> Tensor:
-        """Return a crop of motion ``index``, ``(263, frames)`` float32, or of the next usable one.
-
-        Raises:
-            DataError: no file can be used any more.
-        """
-        generator = draw_generator(self.seed, epoch, index)
-        for offset in range(len(self)):
-            name = self.ids[(index + offset) % len(self)]
-            if name in self._reasons:
-                continue
-            features = self._read(name)
-            if isinstance(features, Tensor):
-                return self._crop(features, generator)
-            self._reasons[name] = features
-            log.warning("MotionFolder: from here on the next file stands in for %s", name)
-        raise DataError(
-            f"MotionFolder: expected at least one usable motion; got {len(self)} files, none of "
-            "them usable any more. Is the disk still there?"
-        )
-
-    def _why_not(self, name: str) -> str | None:
+    def why_not(self, name: str) -> str | None:
         """Return why a file cannot be used, or None; keep what was converted."""
         path = self.root / name
         if self.train and path.suffix.lower() == ".npy":
             length = _feature_rows(path)
             if length is not None:
                 return self._too_short(length)
-        read = self._read(name)
+        read = self._features(name)
         if isinstance(read, str):
             return read
         if path.suffix.lower() == ".bvh":
@@ -179,27 +137,22 @@ class MotionFolder(SignalDataset):
         short = self.frames is not None and length < self.frames
         return f"{length} frames, fewer than a crop" if short else None
 
-    def _read(self, name: str) -> Tensor | str:
-        """Return the features ``(T, 263)`` of a file, or why it cannot be used."""
-        found = self._kept[name] if name in self._kept else read_motion(self.root / name)
-        return found if isinstance(found, str) else self._too_short(len(found)) or found
-
-    def _crop(self, features: Tensor, generator: np.random.Generator) -> Tensor:
+    def read(self, name: str, generator: np.random.Generator | None) -> Tensor | str:
+        """Return a crop ``(263, frames)`` float32 of a file, or why it cannot be used."""
+        features = self._features(name)
+        if isinstance(features, str):
+            return features
         length, start = self.frames or len(features), 0
-        if self.train:
+        if generator is not None:
             start = int(generator.integers(len(features) - length + 1))
             if generator.random() < 0.5:
                 features = mirrored(features)
         return features[start : start + length].T.contiguous()
 
-    def sha256(self) -> str:
-        """Return the hex digest over the ids and the bytes of their files; reads every file."""
-        return digest_of_files(self.root, self.ids)
-
-    @property
-    def skipped(self) -> dict[str, str]:
-        """Files that are not used, with the reason; grows when a run meets an unusable file."""
-        return dict(self._reasons)
+    def _features(self, name: str) -> Tensor | str:
+        """Return the features ``(T, 263)`` of a file, or why it cannot be used."""
+        found = self._kept[name] if name in self._kept else read_motion(self.root / name)
+        return found if isinstance(found, str) else self._too_short(len(found)) or found
 
 
 def read_motion(path: Path) -> Tensor | str:
@@ -264,23 +217,11 @@ def _bvh_joints(path: Path) -> Tensor | str:
     return torch.from_numpy(joints * (LEG / max(leg, 1e-6)))
 
 
-def _names(
-    root: Path, listing: str | None, only: Sequence[str], exclude: Sequence[str]
-) -> list[str]:
-    """Return the sorted names of files that may hold motion."""
-    for path in (root, root / (listing or "")):
-        if not root.is_dir() or not path.exists():
-            raise DataError(
-                f"MotionFolder: expected a folder, with the listing that is asked for; got "
-                f"'{path}', which does not exist. Set data.root=/path/to/motion."
-            )
-    stems = None if listing is None else set((root / listing).read_text().split())
-    names = [
-        path.relative_to(root).as_posix()
-        for path in root.rglob("*")
-        if path.suffix.lower() in (".npy", ".bvh")
-        and not path.name.startswith(".")
-        and (stems is None or path.stem in stems)
-    ]
-    names = [n for n in names if not only or any(fnmatch(n, pattern) for pattern in only)]
-    return sorted(n for n in names if not any(fnmatch(n, pattern) for pattern in exclude))
+def _stems(path: Path) -> set[str]:
+    """Return the lines of a listing."""
+    if not path.is_file():
+        raise DataError(
+            f"MotionFolder: expected the listing '{path}'; got no such file. "
+            "Set data.root=/path/to/motions."
+        )
+    return set(path.read_text().split())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenizers_vq.data.base import SignalDataset
-from tokenizers_vq.data.files import digest_of_files, names_below
-from tokenizers_vq.data.images import _share
-from tokenizers_vq.data.transforms import draw_generator
-from tokenizers_vq.errors import ConfigError, DataError, MissingExtraError
+from tokenizers_vq.data.files import FileFolder
+from tokenizers_vq.errors import ConfigError, MissingExtraError
 from tokenizers_vq.functional.frames import signal_of
 from tokenizers_vq.types import SignalSpec
 
@@ -25,10 +21,8 @@ SIGNAL = SignalSpec("protein", channels=9, value_range=(-1000.0, 1000.0))
 ATOMS = ("N", "CA", "C")
 WIDEST = 33  # a jump of the numbering by more is one of so many residues
 
-log = logging.getLogger(__name__)
 
-
-class ProteinFolder(SignalDataset):
+class ProteinFolder(FileFolder):
     """The first protein chain of all structures below a folder: the backbone of its first model.
 
     Residues that the numbering skips, and those without N, CA or C, are missing: their numbers are
@@ -57,6 +51,9 @@ class ProteinFolder(SignalDataset):
         MissingExtraError: biotite is not installed.
     """
 
+    noun = "structure"
+    suffixes = SUFFIXES
+
     def __init__(
         self,
         root: str | Path,
@@ -68,49 +65,30 @@ class ProteinFolder(SignalDataset):
         exclude: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
-        self.root = Path(root).expanduser()
         if (residues is not None and residues < 1) or least < 1:
             raise ConfigError(
                 "ProteinFolder: expected residues and least of 1 or more; got "
                 f"residues={residues}, least={least}."
             )
-        if not self.root.is_dir():
-            raise DataError(
-                f"ProteinFolder: expected a folder; got '{root}', which is none. "
-                "Set data.root=/path/to/structures."
-            )
-        self.residues, self.train, self.seed = residues, train, seed
-        names = _share(names_below(self.root, SUFFIXES, only, exclude), split)
-        found = {name: read_chain(self.root / name, least) for name in names}
-        self._reasons = {name: read for name, read in found.items() if isinstance(read, str)}
-        self._chains = {name: read for name, read in found.items() if isinstance(read, Tensor)}
-        if self._reasons:
-            log.warning("ProteinFolder: %d files left out: %s", len(self._reasons), self._reasons)
-        if not self._chains:
-            first = next((f" (first: {k}: {v})" for k, v in self._reasons.items()), "")
-            raise DataError(
-                f"ProteinFolder: expected at least one usable structure in '{root}'; got "
-                f"{len(self._reasons)} files that are not{first}."
-            )
-        super().__init__(list(self._chains), SIGNAL)
+        self.residues, self.least = residues, least
+        self._chains: dict[str, Tensor] = {}
+        super().__init__(root, SIGNAL, train, seed, split, only, exclude)
 
-    def item(self, index: int, epoch: int) -> Tensor:
-        """Return a crop of chain ``index``, ``(9, residues)`` float32."""
-        atoms = self._chains[self.ids[index]]
+    def why_not(self, name: str) -> str | None:
+        """Return why a file cannot be used, or None; its chain is kept."""
+        chain = read_chain(self.root / name, self.least)
+        if isinstance(chain, str):
+            return chain
+        self._chains[name] = chain
+        return None
+
+    def read(self, name: str, generator: np.random.Generator | None) -> Tensor:
+        """Return a crop ``(9, residues)`` float32 of a chain."""
+        atoms = self._chains[name]
         length, start = self.residues or len(atoms), 0
-        if self.train and len(atoms) > length:
-            generator = draw_generator(self.seed, epoch, index)
+        if generator is not None and len(atoms) > length:
             start = int(generator.integers(len(atoms) - length + 1))
         return crop_of(atoms, start, length)
-
-    def sha256(self) -> str:
-        """Return the hex digest over the ids and the bytes of their files; reads every file."""
-        return digest_of_files(self.root, self.ids)
-
-    @property
-    def skipped(self) -> dict[str, str]:
-        """Files that are not used, with the reason."""
-        return dict(self._reasons)
 
 
 def crop_of(atoms: Tensor, start: int, length: int) -> Tensor:

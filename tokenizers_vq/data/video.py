@@ -13,10 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tokenizers_vq.data.files import FileFolder, names_below
-from tokenizers_vq.data.images import _share
+from tokenizers_vq.data.files import FileFolder
 from tokenizers_vq.data.transforms import Augment, eval_view, train_view
-from tokenizers_vq.errors import ConfigError, DataError, MissingExtraError, unknown_name
+from tokenizers_vq.errors import ConfigError, DataError, MissingExtraError
 from tokenizers_vq.types import SignalSpec
 
 SUFFIXES = {
@@ -58,6 +57,7 @@ class VideoFolder(FileFolder):
     """
 
     noun = "video"
+    suffixes = SUFFIXES
 
     def __init__(
         self,
@@ -71,13 +71,12 @@ class VideoFolder(FileFolder):
         exclude: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
-        self.root = Path(root).expanduser()
-        _check(self.root, split, frames, size, frame_rate)
+        _check(frames, size, frame_rate)
         _av()
         self.frames, self.size, self.frame_rate = frames, size, frame_rate
         self.augment = Augment(**(augment or {}))
-        names = _share(names_below(self.root, SUFFIXES, exclude=exclude), split)
-        super().__init__(self.root, names, SignalSpec("video", frame_rate=frame_rate), train, seed)
+        signal = SignalSpec("video", frame_rate=frame_rate)
+        super().__init__(root, signal, train, seed, split, exclude=exclude)
 
     def why_not(self, name: str) -> str | None:
         """Return why a file cannot be used, or None; to train, only its header is read."""
@@ -205,10 +204,8 @@ def _decoded(path: Path, start: float) -> Iterator[tuple[float, Image.Image]]:
             yield time, frame.to_image()
 
 
-def _check(root: Path, split: str, frames: int, size: int | None, frame_rate: float | None) -> None:
-    """Raise unless the options make sense and the folder exists."""
-    if split not in ("all", "train", "val"):
-        raise unknown_name("VideoFolder split", split, ("all", "train", "val"))
+def _check(frames: int, size: int | None, frame_rate: float | None) -> None:
+    """Raise unless the options make sense."""
     if (
         frames < 1
         or (size is not None and size < 1)
@@ -217,11 +214,6 @@ def _check(root: Path, split: str, frames: int, size: int | None, frame_rate: fl
         raise ConfigError(
             "VideoFolder: expected frames and size of 1 or more and a frame_rate above 0; got "
             f"frames={frames}, size={size}, frame_rate={frame_rate}."
-        )
-    if not root.is_dir():
-        raise DataError(
-            f"VideoFolder: expected a folder; got '{root}', which is none. "
-            "Set data.root=/path/to/videos."
         )
 
 
