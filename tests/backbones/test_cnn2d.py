@@ -1,6 +1,8 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from tokenizers_vq.backbones.blocks import (
     AdaptiveGroupNorm,
@@ -43,6 +45,7 @@ PUBLISHED = {
     "cnn2d_vqgan_plus_12bit": (55_007_683, 4096 * 64),
     "cnn2d_maskbit_f16": (54_479_247, 0),
     "cnn2d_maskgit_vqgan": (54_515_587, 1024 * 256),
+    "cnn2d_kl16": (66_456_019, 32 * 16 + 16),  # what predicts the variance is the head's here
     "cnn2d_cosmos_di8": (79_004_342, 0),
     "cnn2d_cosmos_di16": (83_723_958, 0),
 }
@@ -73,6 +76,7 @@ TOKENS = {
     "cnn2d_vqgan_plus_12bit": 256,
     "cnn2d_maskbit_f16": 256,
     "cnn2d_maskgit_vqgan": 256,
+    "cnn2d_kl16": 256,
     "cnn2d_cosmos_di8": 1024,
     "cnn2d_cosmos_di16": 256,
 }
@@ -242,6 +246,37 @@ def test_attention_is_softmax_over_all_positions():
     weights = torch.softmax(q.transpose(1, 2) @ k / 2, dim=-1)  # sqrt(4)
     expected = x + layer.proj_out((v @ weights.transpose(1, 2)).reshape(x.shape))
     torch.testing.assert_close(layer(x), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_attention_is_the_same_without_gradients_in_any_memory_order(memory):
+    layer = SpatialAttention(8)
+    x = torch.randn(2, 8, 3, 5).contiguous(memory_format=memory)
+    before = x.clone()
+    with torch.enable_grad():
+        expected = layer(x)
+    torch.testing.assert_close(layer(x), expected)
+    assert torch.equal(x, before)
+
+
+class Largest(TorchDispatchMode):
+    """Remembers how many numbers the largest tensor had."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        sizes = [leaf.numel() for leaf in tree_leaves(made) if isinstance(leaf, torch.Tensor)]
+        self.count = max([self.count, *sizes])
+        return made
+
+
+@torch.no_grad()
+def test_attention_keeps_no_matrix_of_all_positions_by_all():
+    with Largest() as largest:
+        SpatialAttention(8)(torch.randn(1, 8, 32, 32))
+    assert largest.count == 8 * 32 * 32
 
 
 def test_attention_sits_where_it_was_put():

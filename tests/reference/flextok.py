@@ -100,15 +100,20 @@ def pictures(rows, side):
     return x
 
 
+def sight(before, total):
+    """Which rows see which: patches each other, registers them and those before."""
+    return torch.tensor(
+        [[j < before or (i >= before and j <= i) for j in range(total)] for i in range(total)]
+    )
+
+
 def encode(state, x, depth=2):
     """Latents (B, C, H, W) to what is rounded, (B, registers, 6)."""
     rows = affine(state, f"{ENC}enc_patch_emb.patch_proj", patches(x))
     rows = rows + state[f"{ENC}enc_posemb_module.posembs"].flatten(2).mT
     registers = state[f"{ENC}enc_register_module.registers"]
-    before, total = rows.shape[1], rows.shape[1] + len(registers)
-    seen = torch.tensor(
-        [[j < before or (i >= before and j <= i) for j in range(total)] for i in range(total)]
-    )
+    before = rows.shape[1]
+    seen = sight(before, before + len(registers))
     h = torch.cat([rows, registers.expand(len(x), -1, -1)], dim=1)
     for i in range(depth):
         name = f"{ENC}enc_transformer.blocks.{i}"
@@ -143,7 +148,7 @@ def velocity(state, x, time, tokens, depth=2):
     return pictures(affine(state, f"{DEC}dec_to_patches.proj", h), math.isqrt(before))
 
 
-def decode(state, q, noise, steps, strength):
+def decode(state, q, noise, steps, strength, depth=2):
     """Codes (B, n, 6) and noise to latents, with adaptive projected guidance."""
     total = state[f"{ENC}enc_register_module.registers"].shape[0]
     tokens = affine(state, f"{DEC}dec_from_latents.proj", q)
@@ -153,8 +158,8 @@ def decode(state, q, noise, steps, strength):
     nothing = state[f"{DEC}dec_latent_dropout.nullcond"].expand_as(tokens)
     x, running = noise, 0
     for step in range(steps, 0, -1):
-        c = velocity(state, x, step / steps, tokens)
-        u = velocity(state, x, step / steps, nothing)
+        c = velocity(state, x, step / steps, tokens, depth)
+        u = velocity(state, x, step / steps, nothing, depth)
         running = (c - u) - 0.5 * running
         guided = []
         for one, d in zip(c, running, strict=True):

@@ -79,6 +79,10 @@ def swish(x):
     return x * torch.sigmoid(x)
 
 
+def doubled(x):
+    return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
 def res(net, key, x, out):
     h = net.conv(f"{key}.conv1", swish(net.groups(f"{key}.norm1", x)), out)
     h = net.conv(f"{key}.conv2", swish(net.groups(f"{key}.norm2", h)), out)
@@ -148,8 +152,7 @@ def decode(net, z_q, shape):
         out = shape.ch * shape.mult[i]
         x = level(net, key, x, out, shape.blocks + 1, i in shape.attended_up, shape)
         if i >= levels - downs:
-            x = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
-            x = net.conv(f"{key}.upsample.conv", x, out)
+            x = net.conv(f"{key}.upsample.conv", doubled(x), out)
     return net.conv("decoder.conv_out", swish(net.groups("decoder.norm_out", x)), shape.channels)
 
 
@@ -199,6 +202,14 @@ def finite_scalars(z, levels):
     return index, torch.stack(digits, 1)
 
 
+def raised(net, h, s, sides, ticks):
+    """What the codes ``(B, d, side, side)`` of scale s add to the sum on the last grid."""
+    last = (sides[-1],) * 2
+    h = h if s == len(sides) - 1 else F.interpolate(h, size=last, mode="bicubic")
+    phi = min(range(len(ticks)), key=lambda k: abs(ticks[k] - s / (len(sides) - 1)))
+    return 0.5 * h + 0.5 * net.conv(f"quantize.quant_resi.qresi_ls.{phi}", h, h.shape[1])
+
+
 def scales(net, z, sides, size, ticks):
     """VAR's chain: return indices ``(B, L)`` of all scales and the sum of their codes."""
     codes = net.get("quantize.embedding.weight", size, z.shape[1], gain=0.6)
@@ -207,9 +218,7 @@ def scales(net, z, sides, size, ticks):
         last = s == len(sides) - 1
         small = rest if last else F.interpolate(rest, size=(side, side), mode="area")
         index, h = pick(small, codes, nearest)
-        h = h if last else F.interpolate(h, size=z.shape[2:], mode="bicubic")
-        phi = min(range(len(ticks)), key=lambda k: abs(ticks[k] - s / (len(sides) - 1)))
-        h = 0.5 * h + 0.5 * net.conv(f"quantize.quant_resi.qresi_ls.{phi}", h, z.shape[1])
+        h = raised(net, h, s, sides, ticks)
         total, rest = total + h, rest - h
         columns.append(index.flatten(1))
     return torch.cat(columns, 1), total
@@ -231,6 +240,10 @@ def adapter(net, name, h, layers, heads):
         gelu = up * 0.5 * (1 + torch.erf(up / 2**0.5))
         x = x + net.linear(f"{block}.mlp.c_proj", gelu, c)
     return net.rows(f"{key}.ln_post", x).mT.reshape(b, c, height, width)
+
+
+# the last bit of a float64 decides between equally near ones at scales 2 and 7 of 10
+TICKS = np.linspace(1 / 12, 1 - 1 / 12, 4).tolist()
 
 
 @dataclass
@@ -265,8 +278,7 @@ def run_gumbel(net, x, shape, size):
 
 def run_var(net, x, shape, sides, size):
     z = encode(net, x, shape)
-    # the last bit of a float64 decides between equally near ones at scales 2 and 7 of 10
-    indices, z_q = scales(net, z, sides, size, np.linspace(1 / 12, 1 - 1 / 12, 4).tolist())
+    indices, z_q = scales(net, z, sides, size, TICKS)
     net.get("quantize.ema_vocab_hit_SV", len(sides), size)
     return Made(z, indices, z_q, decode(net, z_q, shape))
 
@@ -282,14 +294,20 @@ def run_cosmos(net, x, shape, levels, steps):
     return Made(z, indices, z_q, y)
 
 
+def adapted(net, short, y, shape):
+    """Channels of one codebook of FQGAN, from what its adapter made."""
+    y = net.conv(f"encoder.conv_out_{short}", swish(net.groups(f"encoder.norm_out_{short}", y)),
+                 shape.z)  # fmt: skip
+    return net.conv(f"quant_conv_{short}", y, shape.d, 1)
+
+
 def run_fqgan(net, x, shape, size, kinds, layers, heads):
     """``kinds``: pairs of what an adapter and its convolutions are called."""
     h = trunk(net, x, shape)
     latents, indices, parts = [], [], []
     for name, short in kinds:
-        y = swish(net.groups(f"encoder.norm_out_{short}", adapter(net, name, h, layers, heads)))
-        y = net.conv(f"encoder.conv_out_{short}", y, shape.z)
-        latents.append(net.conv(f"quant_conv_{short}", y, shape.d, 1))
+        y = adapter(net, name, h, layers, heads)
+        latents.append(adapted(net, short, y, shape))
         codes = unit(net.get(f"quantize_{short}.embedding.weight", size, shape.d, gain=1.0))
         index, z_q = pick(unit(latents[-1], 1), codes, nearest)
         indices.append(index)

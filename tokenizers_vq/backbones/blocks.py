@@ -154,13 +154,29 @@ class SpatialAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the attended feature map."""
-        n = self.norm(x)
-        q, k, v = (
-            layer(n).flatten(2).transpose(1, 2).unsqueeze(1) for layer in (self.q, self.k, self.v)
-        )  # (B, 1, H * W, C) each
-        h = F.scaled_dot_product_attention(q, k, v)
-        attended: Tensor = self.proj_out(h.squeeze(1).transpose(1, 2).reshape(x.shape))
-        return x + attended
+        attended = pointwise(self.proj_out, self._mixed(x)).transpose(1, 2).reshape(x.shape)
+        if torch.is_grad_enabled() or attended.stride() != x.stride():
+            return x + attended
+        return attended.add_(x)
+
+    def _mixed(self, x: Tensor) -> Tensor:
+        """Return the means of values ``(B, H * W, C)``."""
+        q, k, v = self._parts(x)
+        return F.scaled_dot_product_attention(q, k, v).squeeze(1)
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values ``(B, 1, H * W, C)``."""
+        rows = self.norm(x).flatten(2).transpose(1, 2).contiguous()
+        q, k, v = (pointwise(layer, rows).unsqueeze(1) for layer in (self.q, self.k, self.v))
+        return q, k, v
+
+
+def pointwise(layer: nn.Conv2d, rows: Tensor) -> Tensor:
+    """Return what a 1x1 convolution makes of rows ``(B, N, C)``.
+
+    With the channels last attention needs no matrix of all positions by all positions.
+    """
+    return F.linear(rows, layer.weight.flatten(1), layer.bias)
 
 
 class Downsample(nn.Module):
@@ -300,9 +316,7 @@ def haar_patch(x: Tensor, patch: int) -> Tensor:
         section 4.
     """
     while patch > 1:
-        a, b = x[..., 0::2, 0::2], x[..., 0::2, 1::2]
-        c, d = x[..., 1::2, 0::2], x[..., 1::2, 1::2]
-        x = torch.cat([a + b + c + d, a + b - c - d, a - b + c - d, a - b - c + d], dim=1) / 4
+        x = _haar(*(x[..., i::2, j::2] for i in (0, 1) for j in (0, 1))) / 4
         patch //= 2
     return x
 
@@ -310,8 +324,17 @@ def haar_patch(x: Tensor, patch: int) -> Tensor:
 def haar_unpatch(x: Tensor, patch: int) -> Tensor:
     """Undo ``haar_patch``: ``(B, patch**2 * C, H, W)`` to ``(B, C, patch * H, patch * W)``."""
     while patch > 1:
-        ll, lh, hl, hh = x.chunk(4, dim=1)
-        cells = [ll + lh + hl + hh, ll + lh - hl - hh, ll - lh + hl - hh, ll - lh - hl + hh]
-        x = depth_to_space(torch.cat(cells, dim=1))
+        x = depth_to_space(_haar(*x.chunk(4, dim=1)))
         patch //= 2
     return x
+
+
+def _haar(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    """Return a + b + c + d, a + b - c - d, a - b + c - d and a - b - c + d, channel after channel.
+
+    Doing it twice gives four times what there was.
+    """
+    sum1, sum2, difference1, difference2 = a + b, c + d, a - b, c - d
+    return torch.cat(
+        [sum1 + sum2, sum1 - sum2, difference1 + difference2, difference1 - difference2], dim=1
+    )

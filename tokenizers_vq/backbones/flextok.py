@@ -22,6 +22,7 @@ from tokenizers_vq.backbones.flow import (
     FlowBlock,
     Guidance,
     PatchHead,
+    Sets,
     TimeEmbedding,
     from_patches,
     grid_waves,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from tokenizers_vq.tokenizer import Tokenizer
 
 HEAD = 64  # width of an attention head
+Moment = tuple[Tensor, list[Sets]]  # an embedded time, and what each block reads off it
 KEEPS = ("uniform", "pow2", "uniform_pow2")
 
 
@@ -343,34 +345,42 @@ class FlexTokDecoder(TokenDecoder):
             x = noise.to(tokens)
         nothing = self.null_token.expand(tokens.shape)
         for step in range(steps, 0, -1):
-            time = torch.full((1,), step / steps, device=x.device).expand(batch)
-            velocity = self.velocity(x, time, tokens)
+            moment = self.moment(torch.full((1,), step / steps, device=x.device))
+            velocity = self.velocity(x, moment, tokens)
             if guide.scale != 1:
-                velocity = guide(velocity, self.velocity(x, time, nothing))
+                velocity = guide(velocity, self.velocity(x, moment, nothing))
             x = x - velocity / steps
         return x
 
+    def moment(self, time: Tensor) -> Moment:
+        """Return what the layers read off times ``(B,)``; one time does for a whole batch."""
+        condition = self.time(time)
+        return condition, [block.sets_of(condition) for block in self._flow_blocks()]
+
     def velocity(
-        self, x: Tensor, time: Tensor, tokens: Tensor, shown: list[Tensor] | None = None
+        self, x: Tensor, moment: Moment, tokens: Tensor, shown: list[Tensor] | None = None
     ) -> Tensor:
-        """Return the velocity ``(B, channels, h, w)`` of noised latents ``x`` at times ``(B,)``.
+        """Return the velocity ``(B, channels, h, w)`` of noised latents ``x``.
 
         Args:
             x: ``(B, channels, h, w)``.
-            time: ``(B,)``.
+            moment: what ``moment`` returned for their times.
             tokens: rows ``(B, registers, W)``.
             shown: gets the patches ``(B, h, w, W)`` behind block ``hidden_layer``.
         """
         rows = self.embed(to_patches(x, self.patch))
         rows = rows + self.position.flatten(2).transpose(1, 2)
-        condition = self.time(time)
+        condition, sets = moment
         parts = (rows.shape[1], tokens.shape[1])
         h = torch.cat([rows, tokens.to(rows.dtype)], dim=1)
         for count, block in enumerate(self.blocks, start=1):
-            h = block(h, None, condition, parts)
+            h = block(h, None, sets[count - 1], parts)
             if shown is not None and count == self.hidden_layer:
                 shown.append(h[:, : parts[0]].unflatten(1, self.grid_shape))
         return from_patches(self.head(h[:, : parts[0]], condition), self.patch, self.grid_shape)
+
+    def _flow_blocks(self) -> list[FlowBlock]:
+        return [block for block in self.blocks if isinstance(block, FlowBlock)]
 
     def training_pass(self, tokenizer: Tokenizer, x: Tensor, step: int) -> Reconstruction:
         """Return what a training step compares: ``terms["velocity"]``, and no picture.
@@ -402,7 +412,7 @@ class FlexTokDecoder(TokenDecoder):
         noise = torch.randn_like(latents)
         s = time[:, None, None, None].to(latents.dtype)
         shown: list[Tensor] = []
-        velocity = self.velocity(s * noise + (1 - s) * latents, time, tokens, shown)
+        velocity = self.velocity(s * noise + (1 - s) * latents, self.moment(time), tokens, shown)
         loss = (velocity.float() - (noise - latents).float()).square().mean()
         hidden = shown[0] if shown else None
         return Reconstruction(x.new_empty(0), z, quantized, {"velocity": loss}, hidden=hidden)

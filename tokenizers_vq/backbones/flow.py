@@ -8,12 +8,13 @@ References:
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenizers_vq.backbones.transformer import EPS
+from tokenizers_vq.backbones.transformer import EPS, added
 from tokenizers_vq.errors import ConfigError
 
 PERIOD = 256.0  # of the slowest wave of an embedded time, with times scaled to 0..1000
@@ -22,6 +23,7 @@ TEMPERATURE = 10000.0  # of sine-cosine positions
 MOMENTUM = -0.5  # of the guidance direction from step to step
 NORM_LIMIT = 2.5  # of the guidance direction
 TINY = 1e-12
+Sets = tuple[tuple[Tensor, ...], ...]  # of each set: what ``FlowBlock.sets_of`` returns
 
 
 def plain_norm(x: Tensor) -> Tensor:
@@ -83,36 +85,43 @@ class FlowBlock(nn.Module):
         self,
         x: Tensor,
         mask: Tensor | None = None,
-        condition: Tensor | None = None,
-        parts: tuple[int, ...] = (),
+        sets: Sets = (),
+        parts: Sequence[int] = (),
     ) -> Tensor:
         """Return rows ``(B, N, W)``.
 
         Args:
             x: ``(B, N, W)``.
             mask: bool, True where a row (axis -2) may look at another (axis -1).
-            condition: ``(B, W)``, for blocks with ``sets``.
+            sets: what ``sets_of`` returned, for blocks with ``sets``.
             parts: how many rows each set modulates, in order; their sum is N.
         """
-        if self.modulation is None or condition is None:
-            x = x + self.attend(plain_norm(x), mask)
-            return x + self.mlp(plain_norm(x))
-        sets = self.modulation(F.silu(condition)).chunk(self.sets, dim=-1)  # (B, 6 W) each
-        rows = torch.cat(
-            [one[:, None].expand(-1, n, -1) for one, n in zip(sets, parts, strict=True)], dim=1
-        )  # (B, N, 6 W)
-        gate1, gate2, shift1, scale1, shift2, scale2 = rows.chunk(6, dim=-1)
-        x = x + gate1 * self.attend(modulate(plain_norm(x), shift1, scale1), mask)
-        return x + gate2 * self.mlp(modulate(plain_norm(x), shift2, scale2))
+        if not sets:
+            x = added(x, self.attend(plain_norm(x), mask))
+            return added(x, self.mlp(plain_norm(x)))
+        gate1, gate2, shift1, scale1, shift2, scale2 = zip(*sets, strict=True)
+        h = self.attend(modulate(plain_norm(x), parts, scale1, shift1), mask)
+        x = added(x, gate(h, parts, gate1))
+        h = self.mlp(modulate(plain_norm(x), parts, scale2, shift2))
+        return added(x, gate(h, parts, gate2))
+
+    def sets_of(self, condition: Tensor) -> Sets:
+        """Return two gates, a shift, a scale, a shift and a scale, ``(B, 1, W)``, for each set.
+
+        Args:
+            condition: ``(B, W)``; B of 1 does for a batch of any size.
+        """
+        if self.modulation is None:
+            return ()
+        numbers = self.modulation(F.silu(condition))[:, None]
+        return tuple(one.chunk(6, dim=-1) for one in numbers.chunk(self.sets, dim=-1))
 
     def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return attended rows ``(B, N, W)``."""
-        q, k, v = (
-            part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part in (self.q, self.k, self.v)
-        )  # (B, heads, N, W / heads) each
+        q, k, v = (part(x).unflatten(-1, (self.heads, -1)) for part in (self.q, self.k, self.v))
         if self.qk_norm:
             q, k = plain_norm(q), plain_norm(k)
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # (B, heads, N, W / heads) each
         h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=8.0 / q.shape[-1])
         attended: Tensor = self.proj(h.transpose(1, 2).flatten(2))
         return attended
@@ -120,14 +129,39 @@ class FlowBlock(nn.Module):
     def mlp(self, x: Tensor) -> Tensor:
         """Return rows ``(B, N, W)``, each a function of its own row alone."""
         h = self.up(x)
-        h = F.gelu(h) if self.value is None else F.silu(h) * self.value(x)
+        if self.value is None:
+            h = F.gelu(h)
+        elif torch.is_grad_enabled():
+            h = F.silu(h) * self.value(x)
+        else:
+            h = F.silu(h, inplace=True).mul_(self.value(x))  # nobody else reads it
         out: Tensor = self.down(h)
         return out
 
 
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Return ``(1 + scale) x + shift``."""
-    return x * (1.0 + scale) + shift
+def modulate(
+    x: Tensor, parts: Sequence[int], scales: Sequence[Tensor], shifts: Sequence[Tensor]
+) -> Tensor:
+    """Return ``(1 + scale) x + shift``, with a scale and a shift for each part of the rows.
+
+    In the memory of ``x``, which nobody else may read, where no gradient needs it.
+    """
+    pieces = list(zip(torch.split(x, list(parts), dim=1), scales, shifts, strict=True))
+    if torch.is_grad_enabled():
+        return torch.cat([piece * (1.0 + scale) + shift for piece, scale, shift in pieces], dim=1)
+    for piece, scale, shift in pieces:
+        piece.mul_(1.0 + scale).add_(shift)
+    return x
+
+
+def gate(x: Tensor, parts: Sequence[int], gates: Sequence[Tensor]) -> Tensor:
+    """Return ``gate * x`` with a gate for each part of the rows; memory as in ``modulate``."""
+    pieces = list(zip(torch.split(x, list(parts), dim=1), gates, strict=True))
+    if torch.is_grad_enabled():
+        return torch.cat([piece * one for piece, one in pieces], dim=1)
+    for piece, one in pieces:
+        piece.mul_(one)
+    return x
 
 
 class PatchHead(nn.Module):
@@ -156,7 +190,7 @@ class PatchHead(nn.Module):
         h = plain_norm(x)
         if self.modulation is not None and condition is not None:
             shift, scale = self.modulation(F.silu(condition))[:, None].chunk(2, dim=-1)
-            h = modulate(h, shift, scale)
+            h = modulate(h, h.shape[1:2], [scale], [shift])
         out: Tensor = self.proj(h)
         return out
 

@@ -35,6 +35,7 @@ FAMILIES = {
     "glm4_voice": "tokenizers_vq.published.glm4_voice",
     "ibq": "tokenizers_vq.published.ibq",
     "karl": "tokenizers_vq.published.karl",
+    "kl_vae": "tokenizers_vq.published.kl_vae",
     "languagecodec": "tokenizers_vq.published.languagecodec",
     "llamagen": "tokenizers_vq.published.llamagen",
     "maskbit": "tokenizers_vq.published.maskbit",

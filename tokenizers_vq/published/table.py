@@ -202,6 +202,8 @@ CHECKPOINTS: dict[str, Checkpoint] = {
     "taming.openimages_f8_gumbel": _taming(HEIBOX + "2e5662443a6b4307b470/"),
     "taming.ldm_vq_f8": _taming(OMMER + "vq-f8.zip", "model.ckpt"),
     "taming.ldm_vq_f8_n256": _taming(OMMER + "vq-f8-n256.zip", "model.ckpt"),
+    **{f"kl_vae.ldm_f{n}": _taming(f"{OMMER}kl-f{n}.zip", "model.ckpt") for n in (4, 8, 16, 32)},
+    "kl_vae.mar_kl16": _taming("https://github.com/LTH14/mar", "kl16.ckpt"),
     "llamagen.vq16_c2i": _hub("FoundationVision/LlamaGen", "vq_ds16_c2i.pt", licence="MIT"),
     "llamagen.vq8_c2i": _hub("FoundationVision/LlamaGen", "vq_ds8_c2i.pt", licence="MIT"),
     "llamagen.vq16_c2i_training": _hub(
