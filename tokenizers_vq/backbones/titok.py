@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tokenizers_vq.backbones.base import TokenDecoder, TokenEncoder
 from tokenizers_vq.backbones.cnn2d import CNN2dDecoder
 from tokenizers_vq.backbones.cnn2d_plan import rescale
-from tokenizers_vq.backbones.places import start_in_place
+from tokenizers_vq.backbones.start_places import start_in_place
 from tokenizers_vq.backbones.text_tower import TEXT_TOKENS, TEXT_WIDTH, features_of
 from tokenizers_vq.backbones.transformer import (
     Transformer,

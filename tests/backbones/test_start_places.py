@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import normalize
 
-from tokenizers_vq.backbones.places import sines, start_in_place
+from tokenizers_vq.backbones.start_places import sines, start_in_place
 from tokenizers_vq.backbones.transformer import Transformer
 
 SIDE = 4
