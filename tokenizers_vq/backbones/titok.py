@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tokenizers_vq.backbones.base import TokenDecoder, TokenEncoder
 from tokenizers_vq.backbones.cnn2d import CNN2dDecoder
 from tokenizers_vq.backbones.cnn2d_plan import rescale
+from tokenizers_vq.backbones.places import start_in_place
 from tokenizers_vq.backbones.text_tower import TEXT_TOKENS, TEXT_WIDTH, features_of
 from tokenizers_vq.backbones.transformer import (
     Transformer,
@@ -94,6 +95,7 @@ class TiTokEncoder(TokenEncoder):
         self.transformer = Transformer(width, layers, heads)
         self.to_latent = nn.Linear(width, dim)
         init_weights(self)
+        start_in_place(self.transformer, self.positions[1:], self.latent_positions, side)
 
     def forward(self, x: Tensor, num_tokens: int | None = None) -> Tensor:
         """Return latents ``(B, n, D)`` of pictures ``(B, C, size, size)``."""
@@ -209,6 +211,7 @@ class TiTokDecoder(TokenDecoder):
             self.head = nn.Linear(width, signal.channels * patch**2)
             self.conv_out = nn.Conv2d(signal.channels, signal.channels, 3, padding=1)
         init_weights(self)
+        start_in_place(self.transformer, self.positions[1:], self.latent_positions, side)
         if self.scores is not None:
             init_weights(self.scores, std=0.02)  # all codes are as likely to begin with
         if self.head is not None and self.conv_out is not None:
