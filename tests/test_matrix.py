@@ -56,7 +56,7 @@ def test_it_writes_a_table_and_a_picture(tmp_path):
     )
     table = (tmp_path / "matrix.md").read_text()
     assert "| tiny_cnn2d | fsq | " in table
-    assert "5 optimizer steps per cell." in table
+    assert "5 optimizer steps per cell, measured by image_matrix" in table
     picture = (tmp_path / "matrix.svg").read_text()
     words = re.findall(r"<text[^>]*>([^<]*)</text>", picture)
     assert {"fsq", "vq", "PSNR dB", "usage"} <= set(words)

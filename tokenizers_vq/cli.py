@@ -35,9 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     parser = _parser(words)
     arguments, rest = parser.parse_known_args(words)
-    if rest and arguments.run is not train:
+    if arguments.run is train:
+        arguments.overrides = rest
+    elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    arguments.overrides = rest
     try:
         return int(arguments.run(arguments) or 0)
     except EXPECTED as error:
@@ -285,7 +286,9 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     )
     sub.add_argument("--backbones", nargs="+", default=None, metavar="NAME")
     sub.add_argument("--quantizers", nargs="+", default=None, metavar="NAME")
-    sub.add_argument("--data", default="wheels", help="a name in conf/data")
+    sub.add_argument(
+        "--data", default=None, help="a name in conf/data; default: generated, for each backbone"
+    )
     sub.add_argument("--steps", type=int, default=300, help="optimizer steps per cell")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("-o", "--out", type=Path, default=Path("outputs/matrix"))

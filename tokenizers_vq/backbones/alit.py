@@ -269,6 +269,7 @@ class ALITDecoder(TokenDecoder):
                 f"ALITDecoder: expected an ALITEncoder to train with; got "
                 f"{type(encoder).__name__}. Choose backbone alit for both."
             )
+        encoder.check_signal(x)
         if self.stage == "pixels":
             count = self.counts[step % len(self.counts)]
             z = encoder(x, num_tokens=count)

@@ -390,6 +390,7 @@ class FlexTokDecoder(TokenDecoder):
                 f"FlexTokDecoder: expected a FlexTokEncoder to train with; got "
                 f"{type(encoder).__name__}. Choose backbone flextok for both."
             )
+        encoder.check_signal(x)
         with torch.no_grad():
             latents = encoder.latents(x)
         z = encoder.read(latents, encoder.num_tokens)

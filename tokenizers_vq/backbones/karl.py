@@ -283,6 +283,7 @@ class KARLDecoder(TokenDecoder):
                 f"KARLDecoder: expected a KARLEncoder to train with; got "
                 f"{type(encoder).__name__}. Choose backbone karl for both."
             )
+        encoder.check_signal(x)
         lesson = _Lesson(self, encoder, tokenizer.quantizer, x)
         count = self.budgets[int(torch.randint(len(self.budgets), ()))]
         small = encoder.bins[encoder.bins <= SMALL + 1e-6]

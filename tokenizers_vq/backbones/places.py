@@ -13,9 +13,7 @@ FINER = 4  # points per square along a side, of which the places of latents are 
 
 
 @torch.no_grad()
-def start_in_place(
-    transformer: Transformer, squares: Tensor, latents: Tensor, side: int
-) -> None:
+def start_in_place(transformer: Transformer, squares: Tensor, latents: Tensor, side: int) -> None:
     """Start positions from sines and keys from the queries, so that near rows attend to each other.
 
     The first latent stands for the whole picture, the next four for its quarters, and so on down to

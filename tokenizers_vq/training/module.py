@@ -23,6 +23,7 @@ from tokenizers_vq.training.optim import Recipe
 from tokenizers_vq.training.passes import TrainingPass, own_pass
 from tokenizers_vq.training.sync import average_gradients, local_gradients
 from tokenizers_vq.training.trainable import freeze_except, rest
+from tokenizers_vq.types import Reconstruction
 
 
 class TokenizerModule(lightning.LightningModule):
@@ -120,6 +121,8 @@ class TokenizerModule(lightning.LightningModule):
         terms = self.objective.generator_terms(batch, reconstruction, step)
         last_layer = self.tokenizer.decoder.last_layer
         total = self.objective.total(terms, step, last_layer, reconstruction.x_hat)
+        if not total.requires_grad:
+            raise _nothing_to_learn(terms, reconstruction)
         with local_gradients(self.trainer.strategy.model):
             self.manual_backward(total * share)
         if not self._critic_first:
@@ -219,6 +222,15 @@ class TokenizerModule(lightning.LightningModule):
         self.latest |= numbers
         for logger in self.trainer.loggers:
             logger.log_metrics(numbers, step=self.global_step)
+
+
+def _nothing_to_learn(terms: Mapping[str, Tensor], made: Reconstruction) -> ConfigError:
+    own = ", ".join(f"{name}: 1.0" for name in made.terms)
+    return ConfigError(
+        f"training: expected weights of a loss that reaches what trains; got {', '.join(terms)}, "
+        "which does not. "
+        + (f"Set '+objective.weights.model={{{own}}}'." if own else "Weigh another loss.")
+    )
 
 
 def _listed(optimizers: Any) -> list[Any]:
