@@ -6,6 +6,7 @@ import torch
 
 import tokenizers_vq
 from tokenizers_vq import files, hub
+from tokenizers_vq.data.wheels import WheelPhotos
 from tokenizers_vq.errors import CheckpointError
 from tokenizers_vq.published.table import CHECKPOINTS
 from tokenizers_vq.registry import build
@@ -258,6 +259,19 @@ def test_push_uploads_a_folder_that_loads(saved, monkeypatch):
 @pytest.mark.parametrize("name", sorted(set(hub.list_pretrained()) - set(CHECKPOINTS)))
 def test_every_shipped_tokenizer_loads(name):
     assert tokenizers_vq.load(name).name == name
+
+
+def test_the_shipped_sequence_gets_better_with_every_doubling():
+    photos = WheelPhotos("heldout", size=256)
+    x = photos[photos.ids.index("chelsea")][None]
+    tok = tokenizers_vq.load("mini_one_d_piece_fsq.photos")
+    errors = [
+        float((tok.decode(tok.encode(x, num_tokens=n)) - x).square().mean())
+        for n in (8, 16, 32, 64, 128)
+    ]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.035  # 20.6 dB
+    assert errors[-1] < 0.5 * errors[0]
 
 
 def test_list_takes_a_pattern():
