@@ -8,7 +8,8 @@ the network of ``tests/reference/convnets.py`` with torch's own normalisation, p
 and swish in place of the spelt-out ones, as the published code has them. Both run in turn on the
 same picture on one thread, and the least CPU time of each counts. Peak memory is of the tensors
 that one call makes. Rows go to ``benchmarks/results/image_tokenizers.json``, and all of them as a
-table to ``image_tokenizers.md`` beside it. Transformers: ``benchmarks/image_transformers.py``.
+table to ``image_tokenizers.md`` beside it. VQGAN's descendants: ``benchmarks/image_vqgans.py``;
+transformers: ``benchmarks/image_transformers.py``.
 """
 
 from __future__ import annotations
@@ -42,9 +43,11 @@ VERBS = ("encode", "decode")
 HEAD = (
     "# Image tokenizers: ours against a plain implementation",
     "",
-    "`OMP_NUM_THREADS=1 python benchmarks/image_tokenizers.py` and `image_transformers.py`: one",
-    "picture, one thread, least CPU time of runs in turn, peak of the tensors that a call makes.",
-    "The docstrings of the scripts say what each side and each size is;",
+    "`OMP_NUM_THREADS=1 python benchmarks/image_tokenizers.py`, `image_vqgans.py` and",
+    "`image_transformers.py`: one picture, one thread, least CPU time of runs in turn, peak of the",
+    "tensors that a call makes.",
+    "The docstrings of the scripts say what each side and each size is. Below 1: Cosmos at 128",
+    "pixels, measured apart, encodes in 64.3 ms against 62.6 and decodes in 153.9 against 150.8;",
 )
 COLUMNS = (
     "| family | pixels | encode ms, ours / plain | times | decode ms, ours / plain | times "

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import image_vqgans
 import torch
 import torch.nn.functional as F
 from image_tokenizers import plain_torch, row_of, save
@@ -24,6 +27,10 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from reference import convnets, distilled, published_vit
+from reference import flextok as flow
+from reference.published_vqgan import Net, Shape
+from reference.published_vqgan import decode as draw
+from reference.published_vqgan import encode as read
 
 from tokenizers_vq import from_published
 
@@ -154,7 +161,84 @@ def karl() -> tuple[Any, Side, int]:
     return from_published("karl", state, {"heads": 5}), (encode, decode), 128
 
 
-FAMILIES = {one.__name__: one for one in (bsq_vit, titok, one_d_piece, alit, karl)}
+def flextok() -> tuple[Any, Side, int]:
+    """Half the width and depth of d12, 64 registers, 4 steps, a base of half the width."""
+    latent, levels, depth, steps = 16, (1, 2, 4, 4), 6, 4
+    base, x = Net(), torch.zeros(1, 3, 32, 32)
+    down, up = (Shape(64, levels, 2, z, z) for z in (2 * latent, latent))
+    draw(base, read(base, x, down)[:, :latent], up)
+    base.fixed = True
+    state = flow.make(384, depth, 64, 8, latent)
+    ours = from_published("flextok", state | diffusers(base.state, len(levels)))
+    ours.decoder.steps = steps
+    widths = torch.tensor((8, 8, 8, 5, 5, 5))
+    half = (widths - 1) * 1.001 / 2
+    offset = torch.where(widths % 2 == 0, 0.5, 0.0)
+    shift, places = (offset / half).atanh(), widths.cumprod(0) // widths
+
+    def encode(x: Tensor) -> Tensor:
+        z = flow.encode(state, read(base, x, down)[:, :latent], depth)
+        digits = ((z + shift).tanh() * half - offset).round() + widths // 2
+        return (digits * places).sum(-1, keepdim=True).long()
+
+    def decode(indices: Tensor) -> Tensor:
+        q = (indices // places % widths - widths // 2) / (widths // 2)
+        return draw(base, flow.decode(state, q, ours.decoder.noise, steps, 7.5, depth), up)
+
+    return ours, (encode, decode), 128
+
+
+def diffusers(state: State, levels: int) -> State:
+    """Return the tensors of an autoencoder under the names that FlexTok's files have for them."""
+    names = {
+        r"encoder\.down\.(\d)\.": r"encoder.down_blocks.\1.",
+        r"decoder\.up\.(\d)\.": lambda m: f"decoder.up_blocks.{levels - 1 - int(m[1])}.",
+        r"\.block\.": ".resnets.",
+        r"\.(down|up)sample\.": r".\1samplers.0.",
+        r"\.mid\.block_1": ".mid_block.resnets.0",
+        r"\.mid\.block_2": ".mid_block.resnets.1",
+        r"\.mid\.attn_1\.norm": ".mid_block.attentions.0.group_norm",
+        r"\.mid\.attn_1\.([qkv])": r".mid_block.attentions.0.to_\1",
+        r"\.mid\.attn_1\.proj_out": ".mid_block.attentions.0.to_out.0",
+        r"\.norm_out": ".conv_norm_out",
+        r"nin_shortcut": "conv_shortcut",
+    }
+    found = {}
+    for key, value in state.items():
+        name = f"vae.vae.{key}"
+        for ours, theirs in names.items():
+            name = re.sub(ours, theirs, name)
+        found[name] = value.flatten(1) if ".attn_1." in key and value.ndim == 4 else value
+    return found
+
+
+def plain_flow() -> None:
+    """Put torch's own operations into the spelt-out functions of ``tests/reference/flextok``."""
+
+    def attend(state: State, name: str, x: Tensor, seen: Tensor | None) -> Tensor:
+        parts = (plain_affine(state, f"{name}.{part}", x) for part in ("wq", "wk", "wv"))
+        q, k, v = (part.unflatten(-1, (-1, 64)).transpose(1, 2) for part in parts)
+        h = F.scaled_dot_product_attention(flow.unit(q), flow.unit(k), v, seen, scale=8 / 64)
+        return plain_affine(state, f"{name}.proj", h.transpose(1, 2).flatten(2))
+
+    def mlp(state: State, name: str, x: Tensor) -> Tensor:
+        gate = F.silu(plain_affine(state, f"{name}.fc1", x))
+        return plain_affine(state, f"{name}.fc2", gate * plain_affine(state, f"{name}.fc3", x))
+
+    def patches(x: Tensor) -> Tensor:
+        cells = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(0, 2, 4, 3, 5, 1)
+        return cells.flatten(3).flatten(1, 2)
+
+    def pictures(rows: Tensor, side: int) -> Tensor:
+        cells = rows.unflatten(-1, (2, 2, -1)).unflatten(1, (side, side))
+        return cells.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
+
+    flow.attend, flow.mlp, flow.patches, flow.pictures = attend, mlp, patches, pictures
+    flow.unit = lambda x: F.layer_norm(x, x.shape[-1:], eps=1e-5)
+    flow.sight = cache(flow.sight)
+
+
+FAMILIES = {one.__name__: one for one in (bsq_vit, titok, one_d_piece, alit, karl, flextok)}
 
 
 def main() -> None:
@@ -165,6 +249,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     plain_torch()
+    plain_flow()
+    image_vqgans.plain_torch()
     for module in (published_vit, distilled):
         module.affine = plain_affine
         module.stack = plain_stack

@@ -1,12 +1,15 @@
 """The recipe of SpeechTokenizer: the first codebooks learn what a frozen network hears."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from tokenizers_vq.errors import ConfigError, unknown_name
 from tokenizers_vq.losses.distillation import LogMelTeacher, SpeechModel, Teacher, at_rate, d_axis
 from tokenizers_vq.losses.distillation import t_axis as over_features
+from tokenizers_vq.losses.language_teacher import LanguageTeacher
 from tokenizers_vq.tokenizer import Tokenizer
 from tokenizers_vq.types import Reconstruction
 
@@ -22,22 +25,30 @@ class Semantic(nn.Module):
 
     Args:
         dim: latent width D.
-        teacher: ``log_mel`` (64 bands, no weights), or the folder of a ``SpeechModel``.
+        teacher: ``log_mel`` (64 bands, no weights), or the folder of a ``SpeechModel``; None where
+            language alone teaches.
+        language: folders ``listener`` and ``reader`` of a ``LanguageTeacher``, as wide as the other
+            teacher: the term is the mean of both.
         levels: how many codebooks, the first ones, learn.
         axis: ``d``, the cosine of each feature over time, or ``t``, of each frame over features.
 
     Raises:
-        ConfigError: another axis, or ``levels`` below 1.
+        ConfigError: another axis, ``levels`` below 1, or teachers of different widths, or none.
         CheckpointError: there is no speech model in the folder.
 
     Reference:
-        Zhang et al., SpeechTokenizer, 2023, https://arxiv.org/abs/2308.16692, section 3.2; with the
-        mean of the layers of a speech model as the teacher also DM-Codec's speech guidance, Ahmed
-        et al., 2024, https://arxiv.org/abs/2410.15017, section 3.2.
+        Zhang et al., SpeechTokenizer, 2023, https://arxiv.org/abs/2308.16692, section 3.2; with a
+        speech model, a language model or both as teachers DM-Codec, Ahmed et al., 2024,
+        https://arxiv.org/abs/2410.15017, section 3.2.
     """
 
     def __init__(
-        self, dim: int, teacher: str | Path = "log_mel", levels: int = 1, axis: str = "d"
+        self,
+        dim: int,
+        teacher: str | Path | None = "log_mel",
+        levels: int = 1,
+        axis: str = "d",
+        language: Mapping[str, str | Path] | None = None,
     ) -> None:
         super().__init__()
         if axis not in AXES:
@@ -46,10 +57,18 @@ class Semantic(nn.Module):
             raise ConfigError(
                 f"semantic: expected levels of at least 1; got {levels}. SpeechTokenizer has 1."
             )
-        made: Teacher = LogMelTeacher() if teacher == "log_mel" else SpeechModel(teacher)
-        self._teacher = [made]  # in a list, so that it stays outside the module tree
+        made: list[Teacher] = [] if language is None else [LanguageTeacher(**language)]
+        if teacher is not None:
+            made.append(LogMelTeacher() if teacher == "log_mel" else SpeechModel(teacher))
+        widths = {one.width for one in made}
+        if len(widths) != 1:
+            raise ConfigError(
+                f"semantic: expected one or two teachers of one width; got {sorted(widths)}. Give "
+                "a speech model as wide as the language model, or teacher=null."
+            )
+        self._teachers = made  # in a list, so that they stay outside the module tree
         self.levels, self.loss = levels, AXES[axis]
-        self.project = nn.Linear(dim, made.width)
+        self.project = nn.Linear(dim, widths.pop())
 
     def forward(self, tokenizer: Tokenizer, x: Tensor, step: int) -> Reconstruction:
         """Return ``tokenizer(x)`` with the term ``semantic``.
@@ -63,6 +82,8 @@ class Semantic(nn.Module):
         first = tokenizer.quantizer.decode(made.quantized.indices[..., : self.levels])
         student = made.z + (first - made.z).detach()  # straight through, as the decoder's latents
         rate = tokenizer.signal.sample_rate or 0
-        wanted = at_rate(self._teacher[0].features(x, rate), student.shape[1])
-        made.terms["semantic"] = self.loss(self.project(student), wanted)
+        said = self.project(student)
+        heard = [at_rate(one.features(x, rate), student.shape[1]) for one in self._teachers]
+        terms = [self.loss(said, wanted) for wanted in heard]
+        made.terms["semantic"] = torch.stack(terms).mean()
         return made
