@@ -1,6 +1,6 @@
 """Encode and decode of image CNNs: ours against a plain implementation on the same weights.
 
-    python benchmarks/image_tokenizers.py [--family NAME ...] [--seconds S] [--size PIXELS]
+    python benchmarks/image_tokenizers.py [--family NAME ...] [--seconds S]
 
 For each family: a state dict with the published names and widths of one size below the published
 one (channels 64, published levels and blocks), imported by ``from_published``. The plain side is
@@ -19,7 +19,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from weakref import finalize
@@ -36,8 +36,10 @@ sys.path.insert(0, str(ROOT / "tests"))
 from reference import convnets
 
 from tokenizers_vq import from_published
+from tokenizers_vq.evaluation.results import environment
 
 RESULTS = ROOT / "benchmarks" / "results" / "image_tokenizers.json"
+SIZE = 128
 LEVELS = (1, 1, 2, 2, 4)
 VERBS = ("encode", "decode")
 HEAD = (
@@ -46,8 +48,7 @@ HEAD = (
     "`OMP_NUM_THREADS=1 python benchmarks/image_tokenizers.py`, `image_vqgans.py` and",
     "`image_transformers.py`: one picture, one thread, least CPU time of runs in turn, peak of the",
     "tensors that a call makes.",
-    "The docstrings of the scripts say what each side and each size is. Below 1: Cosmos at 128",
-    "pixels, measured apart, encodes in 64.3 ms against 62.6 and decodes in 153.9 against 150.8;",
+    "The docstrings of the scripts say what each side and each size is;",
 )
 COLUMNS = (
     "| family | pixels | encode ms, ours / plain | times | decode ms, ours / plain | times "
@@ -191,14 +192,14 @@ def peak_of(call: Callable[[], Any]) -> int:
 
 
 @torch.no_grad()
-def row(family: str, size: int, seconds: float) -> dict[str, Any]:
-    """Return times, ratios and peaks of one family."""
+def rows(family: str, seconds: float) -> Iterator[dict[str, Any]]:
+    """Yield times, ratios and peaks of one family."""
     line, options, extra = FAMILIES[family]
     shapes = getattr(convnets, f"{line}_shapes")(64, **options)
     state = convnets.fill({**shapes, **extra})
     ours = from_published(family, state)
     their_encode, their_decode = plain(family, state)
-    return row_of(family, ours, their_encode, their_decode, size, seconds)
+    yield row_of(family, ours, their_encode, their_decode, SIZE, seconds)
 
 
 @torch.no_grad()
@@ -233,14 +234,19 @@ def row_of(
 
 
 def save(found: dict[str, Any]) -> None:
-    """Add a row to the results, in place of the family's former one."""
+    """Add a row to the results, in place of the family's former one of that size."""
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": []}
     results["machine"] = {"cpu": cpu_name(), "threads": 1}
     results["torch"] = torch.__version__
-    rows = [one for one in results["rows"] if one["family"] != found["family"]]
-    results["rows"] = sorted([*rows, found], key=lambda one: str(one["family"]))
+    found["commit"] = environment("cpu")["commit"]
+    kept = [one for one in results["rows"] if _key(one) != _key(found)]
+    results["rows"] = sorted([*kept, found], key=_key)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     RESULTS.with_suffix(".md").write_text(table(results))
+
+
+def _key(row: dict[str, Any]) -> tuple[str, int]:
+    return row["family"], row["size"]
 
 
 def cpu_name() -> str:
@@ -274,20 +280,28 @@ def plain_torch() -> None:
     convnets.doubled = lambda x: F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--family", nargs="*", default=list(FAMILIES), choices=list(FAMILIES))
+def command(
+    doc: str | None, families: Iterable[str], rows: Callable[[str, float], Iterator[dict[str, Any]]]
+) -> None:
+    """Measure the families that the command line asks for, print their rows and keep them.
+
+    Args:
+        doc: docstring of the script.
+        families: all there are.
+        rows: gives those of a family, measured for so many seconds of CPU time per verb.
+    """
+    known = list(families)
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    parser.add_argument("--family", nargs="*", default=known, choices=known)
     parser.add_argument("--seconds", type=float, default=6.0, help="of CPU time per verb")
-    parser.add_argument("--size", type=int, default=128)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    plain_torch()
     for family in arguments.family:
-        found = row(family, arguments.size, arguments.seconds)
-        save(found)
-        print(json.dumps(found), flush=True)
+        for found in rows(family, arguments.seconds):
+            save(found)
+            print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    plain_torch()
+    command(__doc__, FAMILIES, rows)

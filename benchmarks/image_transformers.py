@@ -9,11 +9,9 @@ in the published code. Times are CPU time of the thread. Rows go to the same fil
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from typing import Any
 import image_vqgans
 import torch
 import torch.nn.functional as F
-from image_tokenizers import plain_torch, row_of, save
+from image_tokenizers import command, plain_torch, row_of
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -241,25 +239,17 @@ def plain_flow() -> None:
 FAMILIES = {one.__name__: one for one in (bsq_vit, titok, one_d_piece, alit, karl, flextok)}
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--family", nargs="*", default=list(FAMILIES), choices=list(FAMILIES))
-    parser.add_argument("--seconds", type=float, default=6.0, help="of CPU time per verb")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
+def rows(family: str, seconds: float) -> Iterator[dict[str, Any]]:
+    """Yield times, ratios and peaks of one family."""
+    ours, (encode, decode), size = FAMILIES[family]()
+    yield row_of(family, ours, encode, decode, size, seconds)
+
+
+if __name__ == "__main__":
     plain_torch()
     plain_flow()
     image_vqgans.plain_torch()
     for module in (published_vit, distilled):
         module.affine = plain_affine
         module.stack = plain_stack
-    for family in arguments.family:
-        ours, (encode, decode), size = FAMILIES[family]()
-        found = row_of(family, ours, encode, decode, size, arguments.seconds)
-        save(found)
-        print(json.dumps(found), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    command(__doc__, FAMILIES, rows)

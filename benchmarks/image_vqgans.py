@@ -4,24 +4,22 @@
 
 As ``benchmarks/image_tokenizers.py``, for the families around VQGAN's network, at the published
 levels, blocks, latent widths and codebooks with 64 channels where the published ones have 128 or
-160, on 128 x 128 pixels; Cosmos, whose network sees cells of 4 x 4, on 256 x 256. The plain side is
-the functions of ``tests/reference/published_vqgan.py`` with torch's own norms, swish, resampling
-and attention of many heads in them, and codes searched by one matrix product. Rows go to the same
-file.
+160, on 128 x 128 pixels; Cosmos, whose network sees cells of 4 x 4, also on 256 x 256. The plain
+side is the functions of ``tests/reference/published_vqgan.py`` with torch's own norms, swish,
+resampling and attention of many heads in them, and codes searched by one matrix product. Rows go to
+the same file.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from image_tokenizers import row_of, save
+from image_tokenizers import SIZE, command, row_of
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -32,8 +30,7 @@ from reference.published_vqgan import Net, Shape
 from tokenizers_vq import from_published
 
 Side = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
-SIZE = 128
-SIZES = {"cosmos_di": 256}  # where it is another one
+SIZES = {"cosmos_di": (128, 256)}
 LEVELS = (1, 1, 2, 2, 4)
 SCALES = [1, 2, 3, 4, 5, 6, 8]  # VAR's at half its pictures
 SCALARS = [8, 8, 8, 5, 5, 5]
@@ -216,20 +213,13 @@ FAMILIES = {one.__name__: one for one in (taming, llamagen, ibq, var, cosmos_di,
 
 
 @torch.no_grad()
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--family", nargs="*", default=list(FAMILIES), choices=list(FAMILIES))
-    parser.add_argument("--seconds", type=float, default=6.0, help="of CPU time per verb")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    plain_torch()
-    for family in arguments.family:
-        ours, (encode, decode) = FAMILIES[family]()
-        found = row_of(family, ours, encode, decode, SIZES.get(family, SIZE), arguments.seconds)
-        save(found)
-        print(json.dumps(found), flush=True)
+def rows(family: str, seconds: float) -> Iterator[dict[str, Any]]:
+    """Yield times, ratios and peaks of one family, a row per size."""
+    ours, (encode, decode) = FAMILIES[family]()
+    for size in SIZES.get(family, (SIZE,)):
+        yield row_of(family, ours, encode, decode, size, seconds)
 
 
 if __name__ == "__main__":
-    main()
+    plain_torch()
+    command(__doc__, FAMILIES, rows)

@@ -88,12 +88,13 @@ def test_errors(root, tmp_path):
         AudioFolder(root / "84" / "none")
     assert str(error.value) == (
         f"AudioFolder: expected a folder; got '{root}/84/none', which is none. "
-        "Set data.root=/path/to/sounds."
+        "Set data.root to a folder of sound files."
     )
     with pytest.raises(DataError) as error:
         AudioFolder(root, exclude=["*"])
     assert str(error.value) == (
-        "AudioFolder: expected at least one usable sound; got 0 files, none of them usable."
+        f"AudioFolder: expected at least one usable sound in '{root}'; got 0 files, none of them "
+        "usable."
     )
     with pytest.raises(ConfigError, match="AudioFolder split: there is no 'test'"):
         AudioFolder(root, split="test")

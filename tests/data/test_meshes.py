@@ -69,6 +69,6 @@ def test_a_folder_without_closed_meshes_is_refused(tmp_path):
     with pytest.raises(DataError) as error:
         MeshFolder(tmp_path)
     assert str(error.value) == (
-        "MeshFolder: expected at least one usable mesh; got 1 files, none of them usable (first: "
-        "a.obj: not watertight)."
+        f"MeshFolder: expected at least one usable mesh in '{tmp_path}'; got 1 files, none of them "
+        "usable (first: a.obj: not watertight)."
     )

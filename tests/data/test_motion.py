@@ -140,7 +140,8 @@ def test_mistakes_are_named(tmp_path):
     with pytest.raises(DataError) as error:
         MotionFolder(tmp_path)
     assert str(error.value) == (
-        "MotionFolder: expected at least one usable motion; got 0 files, none of them usable."
+        f"MotionFolder: expected at least one usable motion in '{tmp_path}'; got 0 files, none of "
+        "them usable."
     )
     with pytest.raises(DataError, match=r"train\.txt'; got no such file"):
         MotionFolder(tmp_path, listing="train.txt")

@@ -40,7 +40,7 @@ def root(tmp_path_factory):
     write(folder / "short.avi", frames=3)
     whole = write(folder / "cut.avi", frames=12).read_bytes()
     start = whole.index(b"movi")  # what is before is whole
-    (folder / "cut.avi").write_bytes(whole[: (start + len(whole)) // 2])
+    (folder / "cut.avi").write_bytes(whole[: (2 * start + len(whole)) // 3])
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "text.mkv").write_text("no video")
     (folder / "notes.txt").write_text("not looked at")
@@ -93,7 +93,7 @@ def test_mistakes_are_named(root, tmp_path, monkeypatch):
         VideoFolder(tmp_path / "none")
     assert str(error.value) == (
         f"VideoFolder: expected a folder; got '{tmp_path / 'none'}', which is none. "
-        "Set data.root=/path/to/videos."
+        "Set data.root to a folder of video files."
     )
     with pytest.raises(ConfigError, match="got frames=0, size=64, frame_rate=None"):
         VideoFolder(root, frames=0)

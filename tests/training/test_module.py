@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from tokenizers_vq.configs import tokenizer_config
 from tokenizers_vq.discriminators.patchgan import PatchGAN
 from tokenizers_vq.errors import ConfigError, ShapeError
 from tokenizers_vq.losses.adversarial import ORDERS, Adversarial
@@ -203,3 +204,14 @@ def test_validation_is_the_mean_over_items():
     psnr = (10 * torch.log10(4 / error)).mean()
     assert module.latest["val/psnr"] == pytest.approx(psnr.item(), rel=1e-5)
     assert 0 < module.latest["val/codebook/usage"] <= 1
+
+
+def test_losses_that_reach_nothing_are_named():
+    tokenizer = Tokenizer.from_config(tokenizer_config("tiny_karl", "fsq"))
+    module = TokenizerModule(tokenizer, Objective({"quantizer/loss": 1.0}), Recipe(), log_every=1)
+    with pytest.raises(ConfigError) as error:
+        fit(module, steps=1)
+    assert str(error.value) == (
+        "training: expected weights of a loss that reaches what trains; got quantizer/loss, which "
+        "do not. Set '+objective.weights.model={halt: 1.0, nll: 1.0, code: 1.0}'."
+    )

@@ -71,6 +71,8 @@ def test_language_and_sound_teach_by_half(tokenizer, monkeypatch):
     assert str(error.value).startswith(
         "semantic: expected one or two teachers of one width; got [12, 64]."
     )
+    with pytest.raises(ConfigError, match=r"listener and reader; got ears\. Name both"):
+        Semantic(8, language={"ears": "x"})
     with pytest.raises(ConfigError, match="got \\[\\]"):
         Semantic(8, teacher=None)
 

@@ -23,7 +23,7 @@ def start_in_place(transformer: Transformer, squares: Tensor, latents: Tensor, s
 
     Args:
         transformer: its keys get the weights of its queries.
-        squares: ``(side**2, W)``, written over; W a multiple of 4.
+        squares: ``(side**2, W)``, written over; nothing is if W is no multiple of 4.
         latents: ``(N, W)``, written over.
         side: squares along a side of the picture.
 

@@ -67,7 +67,7 @@ class FileFolder(SignalDataset):
         if not self.root.is_dir():
             raise DataError(
                 f"{where}: expected a folder; got '{self.root}', which is none. "
-                f"Set data.root=/path/to/{self.noun}s."
+                f"Set data.root to a folder of {self.noun} files."
             )
         names = names_below(self.root, self.suffixes, only, exclude)
         names = [name for name in names if stems is None or Path(name).stem in stems]
@@ -132,8 +132,8 @@ class FileFolder(SignalDataset):
         if not good:
             first = f" (first: {named[0]})" if named else ""
             raise DataError(
-                f"{where}: expected at least one usable {self.noun}; got {total} files, none of "
-                f"them usable{first}."
+                f"{where}: expected at least one usable {self.noun} in '{self.root}'; got {total} "
+                f"files, none of them usable{first}."
             )
         if named:
             log.warning(

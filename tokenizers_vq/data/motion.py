@@ -222,6 +222,6 @@ def _stems(path: Path) -> set[str]:
     if not path.is_file():
         raise DataError(
             f"MotionFolder: expected the listing '{path}'; got no such file. "
-            "Set data.root=/path/to/motions."
+            "Set data.root to the folder that holds it."
         )
     return set(path.read_text().split())

@@ -195,6 +195,9 @@ def _decoded(path: Path, start: float) -> Iterator[tuple[float, Image.Image]]:
     """Yield times in seconds and frames, from a key frame at or before ``start`` on."""
     with _av().open(str(path)) as container:
         stream = container.streams.video[0]
+        stream.codec_context.thread_count = (
+            1  # else the cores decide how much of a cut file is good
+        )
         begin = float((stream.start_time or 0) * stream.time_base)
         if start > 0:
             container.seek(int((start + begin) / stream.time_base), stream=stream)

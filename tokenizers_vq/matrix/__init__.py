@@ -10,7 +10,7 @@ from tokenizers_vq.configs import config_names, read_config
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.evaluation.protocol import load_protocol
 from tokenizers_vq.evaluation.run import DataLike
-from tokenizers_vq.matrix.cell import Cell, Train, train_with_hydra
+from tokenizers_vq.matrix.cell import Cell, Train, train_with_hydra, why
 from tokenizers_vq.matrix.kinds import KINDS, objective_words
 from tokenizers_vq.matrix.table import write
 from tokenizers_vq.types import SignalSpec
@@ -128,15 +128,14 @@ def _size_words(config: dict[str, Any], source: str) -> list[str]:
 
 def _val_part(words: Sequence[str]) -> DataLike:
     """Return the validation part of the data of a training."""
-    from tokenizers_vq.training.explain import explain
-    from tokenizers_vq.training.run import build_data, check, compose, conf
+    from tokenizers_vq.training.run import build_data, check, compose
 
     try:
         cfg = compose(words)
         check(cfg)
         val: Any = build_data(cfg).val
     except Exception as error:  # of Hydra's many kinds
-        raise ConfigError(f"matrix: {explain(error, conf()).splitlines()[0]}") from error
+        raise ConfigError(f"matrix: {why(error)}") from error
     if val is None:
         raise ConfigError(f"matrix: expected data with a val part; got none in {words[1]}.")
     measured: DataLike = val

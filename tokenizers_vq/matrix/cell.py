@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers_vq.errors import ConfigError, DataError
+from tokenizers_vq.errors import DataError
 from tokenizers_vq.evaluation import results
 from tokenizers_vq.evaluation.entry import evaluate
 from tokenizers_vq.evaluation.image_run import TokenizerLike
@@ -22,8 +22,6 @@ from tokenizers_vq.evaluation.sound_protocol import SoundProtocol
 Train = Callable[[list[str], Path], TokenizerLike]
 """Takes the overrides of ``train.py`` and the run folder, returns the trained tokenizer."""
 
-SCORES = ("psnr", "ssim", "nominal_bits", "n_bytes", "usage")
-
 
 def train_with_hydra(overrides: list[str], folder: Path) -> TokenizerLike:
     """Train as ``python train.py`` does and return the tokenizer the run published.
@@ -33,21 +31,23 @@ def train_with_hydra(overrides: list[str], folder: Path) -> TokenizerLike:
         folder: of the run.
 
     Raises:
-        ConfigError: the run could not start or go on, with the sentence that says why.
         KeyboardInterrupt: the run was stopped.
     """
     from tokenizers_vq.hub import load
-    from tokenizers_vq.training.explain import explain
-    from tokenizers_vq.training.run import compose, conf, run
+    from tokenizers_vq.training.run import compose, run
 
-    try:
-        # auto: a cell that was stopped halfway goes on from its last checkpoint
-        finished = run(compose([*overrides, f"folder={folder}", "resume=auto"])).finished
-    except Exception as error:
-        raise ConfigError(explain(error, conf()).splitlines()[0]) from error
-    if not finished:
+    # auto: a cell that was stopped halfway goes on from its last checkpoint
+    if not run(compose([*overrides, f"folder={folder}", "resume=auto"])).finished:
         raise KeyboardInterrupt
     return load(str(folder / "tokenizer"))
+
+
+def why(error: Exception) -> str:
+    """Return what an error says in its first line, or else its name."""
+    from tokenizers_vq.training.explain import explain
+    from tokenizers_vq.training.run import conf
+
+    return (explain(error, conf()).splitlines() or [type(error).__name__])[0]
 
 
 class Cell:
@@ -65,7 +65,7 @@ class Cell:
         folder: Path,
         overrides: list[str],
         protocol: Protocol | SoundProtocol | None,
-        scores: Sequence[str] = SCORES,
+        scores: Sequence[str],
     ) -> None:
         self.folder = folder
         self.overrides = overrides
@@ -87,9 +87,8 @@ class Cell:
         try:
             row = self._measure(train, dataset)
         except Exception as error:  # a cell may fail in any way; the others must go on
-            words = str(error).splitlines() or [type(error).__name__]
-            row = {"status": "failed", "error": words[0].replace("|", "/")}
-            sys.stderr.write(f"matrix: {' '.join(self.overrides[:2])} failed: {words[0]}\n")
+            row = {"status": "failed", "error": why(error).replace("|", "/")}
+            sys.stderr.write(f"matrix: {' '.join(self.overrides[:2])} failed: {row['error']}\n")
         row |= {"key": self.key, "overrides": self.overrides}
         results.write_json(path, row)
         return row

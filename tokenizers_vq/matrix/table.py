@@ -51,7 +51,8 @@ def matrix_table(rows: Rows) -> str:
 def matrix_picture(rows: Rows) -> str:
     """Return an SVG: heads down, backbones across.
 
-    Of one or two backbones with PSNR, bits, usage and speed; of more, with the first number only.
+    Of one or two backbones with the first number, bits, usage and speed; of more, with the first
+    number only. A cell that failed has a dash; the table says why.
     """
     backbones = list(dict.fromkeys(row["backbone"] for row in rows))
     heads = sorted({row["quantizer"] for row in rows})
@@ -66,7 +67,7 @@ def matrix_picture(rows: Rows) -> str:
                 lower.add(name)
             place = (row["quantizer"], name)
             values[place] = row.get(metric)
-            text[place] = _text(metric, row.get(metric)) if row["status"] == "ok" else "refused"
+            text[place] = _text(metric, row.get(metric)) if row["status"] == "ok" else "-"
     steps = " or ".join(f"{n:,}" for n in sorted({row["steps"] for row in rows}))
     title = f"{' and '.join(backbones)}, {steps} steps"
     if len(backbones) > WIDE:

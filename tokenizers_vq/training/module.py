@@ -122,7 +122,7 @@ class TokenizerModule(lightning.LightningModule):
         last_layer = self.tokenizer.decoder.last_layer
         total = self.objective.total(terms, step, last_layer, reconstruction.x_hat)
         if not total.requires_grad:
-            raise _nothing_to_learn(terms, reconstruction)
+            raise _nothing_to_learn(self.objective, reconstruction)
         with local_gradients(self.trainer.strategy.model):
             self.manual_backward(total * share)
         if not self._critic_first:
@@ -224,11 +224,11 @@ class TokenizerModule(lightning.LightningModule):
             logger.log_metrics(numbers, step=self.global_step)
 
 
-def _nothing_to_learn(terms: Mapping[str, Tensor], made: Reconstruction) -> ConfigError:
+def _nothing_to_learn(objective: Objective, made: Reconstruction) -> ConfigError:
     own = ", ".join(f"{name}: 1.0" for name in made.terms)
     return ConfigError(
-        f"training: expected weights of a loss that reaches what trains; got {', '.join(terms)}, "
-        "which does not. "
+        f"training: expected weights of a loss that reaches what trains; got "
+        f"{', '.join(objective.weights) or 'none'}, which do not. "
         + (f"Set '+objective.weights.model={{{own}}}'." if own else "Weigh another loss.")
     )
 

@@ -57,6 +57,11 @@ class Semantic(nn.Module):
             raise ConfigError(
                 f"semantic: expected levels of at least 1; got {levels}. SpeechTokenizer has 1."
             )
+        if language is not None and set(language) != {"listener", "reader"}:
+            raise ConfigError(
+                "semantic: expected language with the folders listener and reader; got "
+                f"{', '.join(language) or 'none'}. Name both."
+            )
         made: list[Teacher] = [] if language is None else [LanguageTeacher(**language)]
         if teacher is not None:
             made.append(LogMelTeacher() if teacher == "log_mel" else SpeechModel(teacher))
