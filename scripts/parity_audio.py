@@ -44,6 +44,7 @@ FAMILIES = (
     ("mimi", "mimi", "BKT"),
     ("stablecodec", "stable_codec", "BTK"),
     ("s3tokenizer", "s3_tokenizer", "BT"),
+    ("glm4voice", "glm4_voice", "BT"),
     ("xytokenizer", "xy_tokenizer", "KBT"),
 )
 LATENTS = ("latents", "latent", "encoder_out", "pre_bottleneck")

@@ -82,12 +82,17 @@ def test_channels_are_items():
     assert both.item() == pytest.approx(loss(x, y).item() / 2, rel=1e-5)
 
 
-def test_multi_scale_mel_is_normalised_by_its_weights():
+def test_multi_scale_mel_normalises_windows_and_weights():
     x, y = tones()
-    plain = spectral.MultiScaleMel(16000, normalized=False)(x, y)
-    assert spectral.MultiScaleMel(16000)(x, y).item() == pytest.approx(plain.item() / 10)
-    alphas = spectral.MultiScaleMel(16000, 6, 6, alphas=True)(x, y)
-    assert alphas.item() != pytest.approx(spectral.MultiScaleMel(16000, 6, 6)(x, y).item())
+    for normalized, norm in ((True, math.sqrt(0.375 * 64)), (False, 1.0)):  # of a Hann window
+        filters = spectral.mel_filters(33, 64, 16000, 64.0).double()
+        spectra = [spectral.Spectrum(64, frames="aligned")(s)[0].double() / norm for s in (x, y)]
+        a, b = (filters.T @ s.square() for s in spectra)
+        logs = ((a + 1e-5).log10() - (b + 1e-5).log10()).square().mean()
+        wanted = (a - b).abs().mean() + math.sqrt(63) * logs
+        loss = spectral.MultiScaleMel(16000, 6, 6, alphas=True, normalized=normalized)(x, y)
+        share = 1 / (1 + math.sqrt(63)) if normalized else 1.0
+        assert loss.item() == pytest.approx(share * wanted.item(), rel=1e-4)
 
 
 def test_errors():

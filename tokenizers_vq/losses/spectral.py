@@ -194,7 +194,7 @@ class MultiScaleMel:
         mels: filters per scale.
         f_min: Hz.
         alphas: ``alpha_e = sqrt(2^e - 1)``, else 1, which is what the released configs train with.
-        normalized: divide by the sum of the weights.
+        normalized: divide windows by their norm and the loss by the sum of the weights.
         floor: added before the logarithm.
     """
 
@@ -217,7 +217,7 @@ class MultiScaleMel:
         total, weight = x.new_zeros((), dtype=torch.float32), 0.0
         for e in range(self.first, self.last + 1):
             mel = MelSpectrum(
-                Spectrum(2**e, frames="aligned", normalized=True),
+                Spectrum(2**e, frames="aligned", normalized=self.normalized),
                 self.sample_rate,
                 self.mels,
                 self.f_min,
