@@ -85,18 +85,11 @@ def test_damaged_and_missing_files_are_named(tmp_path):
     with pytest.raises(CheckpointError) as error:
         loading.read_file(path)
     assert first_line(error) == f"import: expected a file; got {path}. Check the path."
-    for name in ("model.safetensors", "model.pt", "model.jit"):
+    for name in ("model.safetensors", "model.pt", "model.jit", "model.onnx"):
         (tmp_path / name).write_bytes(b"no tensors")
         with pytest.raises(CheckpointError) as error:
             loading.read_file(tmp_path / name)
         assert first_line(error).startswith("import: expected ")
-    (tmp_path / "graph.onnx").write_bytes(b"a graph")
-    with pytest.raises(CheckpointError) as error:
-        loading.read_file(tmp_path / "graph.onnx")
-    assert first_line(error) == (
-        f"import: expected a state dict; got the ONNX graph {tmp_path / 'graph.onnx'}. Turn it "
-        "into one with the S3Tokenizer package (onnx2torch), and import that."
-    )
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(CheckpointError) as error:
         loading.read_file(tmp_path / "list.pt")

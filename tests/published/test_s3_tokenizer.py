@@ -1,15 +1,20 @@
 """Imported S3 tokenizers give what functions written from the formulas give."""
 
+import sys
+
+import onnx
 import pytest
 import torch
+from onnx import helper
+from onnx.numpy_helper import from_array
 from reference import whisper
 from reference.published_checks import check_strictness, message
 
-from tokenizers_vq.errors import ConfigError
+from tokenizers_vq.errors import CheckpointError, ConfigError, MissingExtraError
 from tokenizers_vq.published import from_published
+from tokenizers_vq.published.loading import import_file, read_file
 
 V1, V2 = {"n_audio_head": 2, "n_mels": 20}, {"n_audio_head": 2, "n_codebook_size": 6561}
-NODES = {"weight": "MatMul", "bias": "Add"}
 
 
 def speech(length, batch=1):
@@ -47,26 +52,103 @@ def test_version_2_rounds_eight_channels_to_three_levels(length):
     assert tok.encode(x[:, None]).indices.shape[1] == -(-max(1, length // 160) // 4)
 
 
-def test_initializers_under_the_names_of_nodes():
-    state = whisper.published_s3(2)
-    nodes = {}
-    for key, value in state.items():
+def by_nodes(state):
+    """What a published graph does with each tensor: ``(node, op, {slot: (name, value)})``."""
+    found = {}
+
+    def use(node, op, slot, key, *, turned=False):
+        value = state[key].T.contiguous() if turned else state[key]
+        anonymous = f"onnx::{op}_{sum(map(len, found.values()))}"
+        found.setdefault((node, op), {})[slot] = (anonymous, value)
+
+    for n in (1, 2):
+        for slot, part in enumerate(("weight", "bias"), 1):
+            use(f"/conv{n}/Conv", "Conv", slot, f"encoder.conv{n}.{part}")
+    for key in state:
         if not key.startswith("encoder.blocks."):
-            nodes[key] = value
             continue
         layer, _, path = key.removeprefix("encoder.blocks.").partition(".")
         module, _, kind = path.rpartition(".")
-        norm = module.endswith("_ln")
         name = "/".join(["", f"blocks.{layer}", *module.split(".", 1 if "mlp." in module else -1)])
         name = name.replace("/mlp/", "/mlp/mlp.")
-        node = ("Mul" if kind == "weight" else "Add_1") if norm else NODES[kind]
-        node = "Conv" if module.endswith("fsmn_block") else node
-        nodes[f"{name}/{node}"] = value.T if value.ndim == 2 else value
-    assert "/blocks.0/attn/query/MatMul" in nodes
-    assert "/blocks.1/mlp/mlp.2/Add" in nodes
-    one, other = (from_published("s3_tokenizer", tensors, V2) for tensors in (state, nodes))
-    for key, value in one.state_dict().items():
-        assert torch.equal(other.state_dict()[key], value), key
+        if module.endswith("_ln") and "quantizer._codebook.embed" not in state:
+            slot = 1 if kind == "weight" else 2
+            use(f"{name}/LayerNormalization", "LayerNormalization", slot, key)
+        elif module.endswith("_ln"):
+            node = "Mul" if kind == "weight" else "Add_1"
+            use(f"{name}/{node}", node.removesuffix("_1"), 1, key)
+        elif module.endswith("fsmn_block"):
+            use(f"{name}/Conv", "Conv", 1, key)
+        else:
+            node = "MatMul" if kind == "weight" else "Add"
+            use(f"{name}/{node}", node, 1, key, turned=kind == "weight")
+    code = "quantizer._codebook."
+    if code + "embed" in state:
+        use("/quantizer/rq/model/layers.0/_codebook/Pow_1", "Pow", 0, code + "embed", turned=True)
+        use(
+            "/quantizer/rq/model/layers.0/_codebook/MatMul",
+            "MatMul",
+            1,
+            code + "embed",
+            turned=True,
+        )
+        found[("/Add", "Add")] = {
+            1: ("encoders.positional_embedding", state["encoder.positional_embedding"])
+        }
+    else:
+        use("/quantizer/project_in/MatMul", "MatMul", 1, code + "project_down.weight", turned=True)
+        found[("/quantizer/project_in/Add", "Add")] = {
+            0: ("quantizer.project_in.bias", state[code + "project_down.bias"])
+        }
+    return found
+
+
+def write_graph(path, uses):
+    """Write an ONNX file of nodes in a row, with a count and a scalar that mean nothing."""
+    nodes, tensors, before = [], {}, "x"
+    uses = {**uses, ("/Reshape", "Reshape"): {1: ("shape", torch.tensor([1, -1]))},
+            ("/Mul", "Mul"): {1: ("half", torch.tensor(0.5))}}  # fmt: skip
+    for (name, op), inputs in uses.items():
+        slots = [before] * (1 + max(inputs))
+        for slot, (tensor, value) in inputs.items():
+            slots[slot], tensors[tensor] = tensor, from_array(value.numpy(), tensor)
+        nodes.append(helper.make_node(op, slots, [name], name=name))
+        before = name
+    onnx.save(
+        helper.make_model(helper.make_graph(nodes, "g", [], [], list(tensors.values()))), path
+    )
+
+
+@pytest.mark.parametrize(("version", "values"), [(1, V1), (2, V2)])
+def test_published_graphs_load(tmp_path, version, values):
+    state = whisper.published_s3(version)
+    uses = by_nodes(state)
+    assert ("/blocks.0/attn/query/MatMul", "MatMul") in uses
+    assert ("/blocks.1/mlp/mlp.2/Add", "Add") in uses
+    path = tmp_path / f"speech_tokenizer_v{version}.onnx"
+    write_graph(path, uses)
+    tok = import_file([path], "s3_tokenizer", values)
+    for key, value in from_published("s3_tokenizer", state, values).state_dict().items():
+        assert torch.equal(tok.state_dict()[key], value), key
+
+
+def test_other_graphs_are_named(tmp_path, monkeypatch):
+    path = tmp_path / "other.onnx"
+    write_graph(path, {("/fc/MatMul", "MatMul"): {1: ("w", torch.zeros(2, 2))}})
+    where = "import: expected"
+    with pytest.raises(CheckpointError) as error:
+        read_file(path)
+    assert str(error.value) == (
+        f"{where} the graph of an S3 tokenizer, with nodes such as /blocks.0/attn/query/MatMul; "
+        f"got {path}. Other graphs are not read: save the weights."
+    )
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingExtraError) as error:
+        read_file(path)
+    assert str(error.value) == (
+        f"{where} the package onnx, which reads graphs; got none. Run pip install "
+        "'tokenizers-vq[onnx]'."
+    )
 
 
 def test_long_signals_are_seen_in_windows_with_four_seconds_in_common():
@@ -122,8 +204,7 @@ def test_wrong_files_and_values_are_named():
     )
     assert message("s3_tokenizer", {"onnx::Conv_2216": torch.zeros(1)}) == (
         f"{where} a checkpoint of this family; got initializers without a name (onnx::Conv_2216), "
-        "which only the graph can tell apart: pass the state dict that the S3Tokenizer package "
-        "makes of the file."
+        "which only the graph can tell apart: import the file with `tvq import`."
     )
     assert message("s3_tokenizer", {"encoder.conv1.weight": torch.zeros(1)}) == (
         f"{where} a checkpoint of this family; got one without quantizer._codebook.embed or "

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from tokenizers_vq.errors import CheckpointError, unknown_name
 from tokenizers_vq.published.importing import from_published
+from tokenizers_vq.published.s3_graph import read_graph
 from tokenizers_vq.published.table import CHECKPOINTS, Checkpoint
 from tokenizers_vq.tokenizer import Tokenizer
 
@@ -25,26 +26,28 @@ CHUNK = 2**24  # bytes read at a time when a file is hashed
 def read_file(path: str | Path) -> dict[str, Any]:
     """Return what a published file holds: tensors, and whatever plain data lies around them.
 
-    Reads safetensors (``.safetensors``), TorchScript (``.jit``) and pickles of tensors and plain
-    data (any other name). Nothing in a pickle is run: one that needs more is refused.
+    Reads safetensors (``.safetensors``), TorchScript (``.jit``), the ONNX graphs of S3 tokenizers
+    (``.onnx``) and pickles of tensors and plain data (any other name). Nothing in a pickle is run:
+    one that needs more is refused.
 
     Raises:
-        CheckpointError: the file is missing, damaged, a pickle of more than plain data, or a graph.
+        CheckpointError: the file is missing, damaged, a pickle of more than plain data, or another
+            graph.
+        MissingExtraError: a graph, and the package that reads it is not installed.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"import: expected a file; got {path}. Check the path.")
-    if path.suffix == ".onnx":  # half of its tensors have a number for a name
-        raise CheckpointError(
-            f"import: expected a state dict; got the ONNX graph {path}. Turn it into one with the "
-            "S3Tokenizer package (onnx2torch), and import that."
-        )
     try:
+        if path.suffix == ".onnx":
+            return dict(read_graph(path))
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         if path.suffix == ".jit":
             return _script_state(path)
         return dict(_unpickled(path))
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = found[1] if found else "objects"

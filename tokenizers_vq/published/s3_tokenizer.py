@@ -1,9 +1,10 @@
 """S3 tokenizers of CosyVoice, versions 1 to 3: tokens of speech recognisers, which only encode.
 
-Their authors published ONNX files. What loads is the state dict that the S3Tokenizer package makes
-of them, or a mapping of the initializers under the names of the nodes that use them, such as
-``/blocks.0/attn/query/MatMul``. The initializers' own names are partly ``onnx::MatMul_2536`` and
-the like, which say nothing without the graph: they are refused, and so are ONNX files.
+Their authors published ONNX files: ``tvq import`` reads them where the extra ``onnx`` is installed.
+``from_published`` takes what they hold by the names of the nodes that use it, such as
+``/blocks.0/attn/query/MatMul``, or the state dict that the S3Tokenizer package makes of them. The
+initializers' own names are partly ``onnx::MatMul_2536`` and the like, which say nothing without
+the graph: they are refused.
 
 Versions 1 at 25 and at 50 Hz have the same tensors: say ``name="speech_tokenizer_v1_25hz"`` for the
 former. Versions 2 and 3 are told from 1 by their tensors.
@@ -60,12 +61,13 @@ def prepare(state: Mapping[str, Tensor]) -> State:
 
 def _node_name(key: str) -> str | None:
     """Return what a node of the graph is called in the package; None if it is none of a layer."""
-    match = re.fullmatch(r"/blocks\.(\d+)/(.*)/(\w+)", key)
+    match = re.fullmatch(r"/blocks\.(\d+)/(.*)/([\w.]+)", key)
     if match is None:
         return None
     layer, path, node = match.groups()
     path = path.replace("/", ".").replace("mlp.mlp", "mlp")
-    part = "weight" if path.endswith("fsmn_block") else dict(NODES).get(node)
+    node, _, kept = node.partition(".")  # norms have both in one node
+    part = kept or ("weight" if path.endswith("fsmn_block") else dict(NODES).get(node))
     return None if part is None else f"encoder.blocks.{layer}.{path}.{part}"
 
 
@@ -139,7 +141,7 @@ def check(state: Mapping[str, Tensor]) -> str | None:
     if anonymous:
         return (
             f"initializers without a name ({anonymous[0]}), which only the graph can tell apart: "
-            "pass the state dict that the S3Tokenizer package makes of the file"
+            "import the file with `tvq import`"
         )
     if DOWN + "weight" not in state and CODEBOOK + "embed" not in state:
         return f"one without {CODEBOOK}embed or {DOWN}weight, its codebook"
