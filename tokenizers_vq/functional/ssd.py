@@ -19,6 +19,8 @@ from torch.nn import functional as F
 
 CHUNK = 64
 """Longest chunk: shorter ones pass more states, longer ones make larger masks."""
+NARROW = 32
+"""Longest chunk of heads with no more channels: there masks cost more than products."""
 AT_ONCE = 3 * 2**20
 """Numbers of x, without the batch, above which a signal is cut: the masks would leave the cache."""
 
@@ -45,7 +47,8 @@ def ssd(
         state = x.new_zeros(batch, heads, width, b.shape[-1]) if state is None else state.to(kind)
         if length == 0:
             return x, state
-        chunk = min(CHUNK, max(16, 1 << (length - 1).bit_length()))
+        longest = NARROW if width <= NARROW else CHUNK
+        chunk = -(-length // -(-length // longest))  # all of one size, so little is padded
         segment = max(1, AT_ONCE // (heads * width * chunk)) * chunk
         ys = []
         for start in range(0, length, segment):
