@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The CUDA search on a real GPU: correctness, compute-sanitizer (memory, races, barriers, uninitialised
-# reads), the op against the CPU bit by bit, times. Needs nvcc, a GPU of compute capability 8.0 or newer and
+# reads), the ops against the CPU bit by bit, times. Needs nvcc, a GPU of compute capability 8.0 or newer and
 # the package's Python (PYTHON=... for another).
 #   scripts/gpu_check.sh [folder for the results]
 set -euo pipefail
@@ -30,7 +30,7 @@ fi
 echo "== times"
 { nvidia-smi --query-gpu=name,driver_version,clocks.max.sm --format=csv,noheader; "$out/gpu_check" bench; } | tee "$out/bench.md"
 
-echo "== the op: against the CPU, on streams, in CUDA graphs, against torch"
+echo "== the ops: against the CPU, on streams, in CUDA graphs; the search against torch"
 python=${PYTHON:-python}
 TOKENIZERS_VQ_REQUIRE=cpu,cuda "$python" kernels/build.py
 PYTHONPATH=$PWD "$python" -m tokenizers_vq.ops

@@ -48,13 +48,30 @@ too many candidates go unnoticed | row) > CANDIDATES | row) > 1000 * CANDIDATES
 codes of the padding judged | bool wanted = k < in.codes | bool wanted = true
 half of a candidate's codes | q < 8; q += 4 | q < 4; q += 4
 distance from half of the lanes | bits = TOGETHER / 2 | bits = TOGETHER / 4
+product: an infinite code wins | v > -infinity() && | true &&
+product: value with the wrong sign | in.product ? -nearest | in.product ? nearest
+product: judged by the distance | product ? __dmul_rn(mine, its) | false ? __dmul_rn(mine, its)
+[nearest_code.cuh]
+product: half norms in the scores | p.product ? 0 : 0.5 | 0.5
+product: seen from a centre | p.product ? 0 : p.codes | p.codes
+[residual.cuh]
+stack: the sum starts anew | first ? 0.0f | true ? 0.0f
+stack: the sum starts with what is there | first ? 0.0f | false ? 0.0f
+stack: always the first codebook's code | stages[m - 1] | stages[0]
+stack: x searched again | wanted = rest | wanted = x
+stack: indices side by side | p.index_stride = depth; | ;
+stack: the rest as far apart as x | p.row_stride = p.channels; | ;
+stack: another order of rounding | d) - total | d) - code[d] - (total - code[d])
+stack: one row too many | row >= rows | row > rows
 [primitives.cuh]
 sum over half a warp | int bits = 16 | int bits = 8
 order of negative floats | return bits < 0 ? bits ^ 0x7fffffff | return bits < 0 ? bits
 [prepare.cuh]
-norm instead of half norm | (0.5 * norm) | (norm)
+norm instead of half norm | (part * norm) | (norm)
 [filter.cuh]
 no margin | 2.02f * e | 0.0f * e
+product: filter's margin of a distance | codes.product ? 0.0f | false ? 0.0f
+product: judge's margin of a distance | codes.product ? norm * C | false ? norm * C
 one row too many | row < in.rows && d < in | row <= in.rows && d < in
 one channel too many | d < in.channels; | d <= in.channels;
 last split past the end | if (to > in.tiles) to = in.tiles; | ;

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tokenizers_vq import ops
 from tokenizers_vq.functional import nearest
 from tokenizers_vq.ops import library
 
@@ -67,6 +68,45 @@ def test_groups_and_layouts_are_searched_as_they_are(emulated):
     assert agree(emulated.nearest_code(x[0].T.contiguous().T, columns), first)
 
 
+@pytest.mark.parametrize("filtered", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("rows", "size", "width"), SHAPES)
+def test_products_have_the_bits_of_the_cpu(emulated, monkeypatch, rows, size, width, filtered):
+    monkeypatch.setenv(library.CUDA_OVERRIDE, filtered)
+    x, codebook = torch.randn(rows, width), torch.randn(size, width)
+    codebook[size // 2] = codebook[0] = 4 * codebook[0]
+    x[::3] = codebook[0]
+    assert agree(emulated.largest_product(x, codebook), ops.largest_product(x, codebook))
+
+
+def test_products_of_groups_never_choose_what_is_not_finite(emulated):
+    x, codebook = torch.randn(2, 20, 6), torch.randn(2, 140, 6)
+    x[0, 3, 2], x[1, 4, 0] = torch.nan, torch.inf
+    codebook[0, 0], codebook[0, 70, 3], codebook[1, 5] = torch.inf, -torch.inf, torch.nan
+    value, index = emulated.largest_product(x, codebook)
+    assert agree((value, index), ops.largest_product(x, codebook))
+    assert value[0, 3] == value[1, 4] == -torch.inf
+    assert index[0, 3] == index[1, 4] == 0
+
+
+@pytest.mark.parametrize("filtered", ["float32", "bfloat16"])
+def test_stacks_have_the_codes_of_the_cpu(emulated, monkeypatch, filtered):
+    monkeypatch.setenv(library.CUDA_OVERRIDE, filtered)
+    for rows, width in ((70, 9), (3, 260), (0, 4)):  # the first: more rows than are taken at once
+        wide = torch.randn(rows, width + 2)
+        x, books = wide[:, 1:-1], [torch.randn(k, width) / k for k in (150, 1, 30)]
+        books[1] = books[1].T.contiguous().T
+        assert torch.equal(emulated.residual_codes(x, books), ops.residual_codes(x, books))
+    x = torch.tensor([[1.0], [2.0], [torch.nan], [torch.inf]])
+    cancel = [torch.tensor([[1e8]]), torch.tensor([[-1e8]]), torch.arange(3.0)[:, None]]
+    # x - (1e8 - 1e8) is x, but in float32 x - 1e8 + 1e8 is 0
+    codes = [[0, 0, 1], [0, 0, 2], [0, 0, 0], [0, 0, 0]]
+    assert emulated.residual_codes(x, cancel).tolist() == codes
+    with pytest.raises(RuntimeError, match="residual_codes: expected"):
+        emulated.residual_codes(x, [])
+    with pytest.raises(RuntimeError, match="residual_codes: expected"):
+        emulated.residual_codes(x, [cancel[0], torch.zeros(2, 2)])
+
+
 def test_stats_add_rows_in_their_order(emulated):
     x, index = torch.randn(300, 7) * 1e3, torch.randint(20, (300,))
     index[index == 4] = 5  # a code that nobody chose, and one of many
@@ -92,6 +132,8 @@ def test_stats_add_rows_in_their_order(emulated):
 def test_nonsense_is_refused(emulated, x, codebook):
     with pytest.raises(RuntimeError, match="nearest_code: expected"):
         emulated.nearest_code(x, codebook)
+    with pytest.raises(RuntimeError, match="largest_product: expected"):
+        emulated.largest_product(x, codebook)
     with pytest.raises(RuntimeError, match="code_stats: expected"):
         emulated.code_stats(x, torch.zeros(7, dtype=torch.int64), 4)
 
@@ -127,10 +169,11 @@ def test_nvcc_builds_a_library_that_serves_cuda_tensors(tmp_path, monkeypatch):
         "import torch, tokenizers_vq.ops\n"
         f"torch.ops.load_library({str(target)!r})\n"
         "has = torch._C._dispatch_has_kernel_for_dispatch_key\n"
-        "print([has(f'tokenizers_vq::{op}', 'CUDA') for op in ('nearest_code', 'code_stats')])\n"
+        "ops = ('nearest_code', 'largest_product', 'residual_codes', 'code_stats')\n"
+        "print([has(f'tokenizers_vq::{op}', 'CUDA') for op in ops])\n"
     )
     env = os.environ | {library.CUDA_OVERRIDE: "torch"}
     printed = subprocess.check_output(
         [sys.executable, "-c", program], cwd=ROOT, env=env, text=True, timeout=300
     )
-    assert printed == "[True, True]\n"
+    assert printed == "[True, True, True, True]\n"

@@ -1,11 +1,10 @@
 """Nearest codeword as an operation of torch: compiled where possible, the same answers everywhere.
 
 The ops ``tokenizers_vq::nearest_code``, ``largest_product``, ``residual_codes`` and ``code_stats``
-have a compiled CPU form in ``kernels/nearest_code/``, the first and the last a CUDA form there, and
-everywhere else, or when nothing is compiled, the torch form of ``functional/nearest.py``. All
-filter by rounded scores and decide in float64, so they agree bit by bit. For the largest cosine
-normalise both arguments of ``nearest_code``: between vectors of one length, nearest and most
-similar are the same.
+have a compiled CPU and a CUDA form in ``kernels/nearest_code/`` and everywhere else, or when
+nothing is compiled, the torch form of ``functional/nearest.py``. All filter by rounded scores and
+decide in float64, so they agree bit by bit. For the largest cosine normalise both arguments of
+``nearest_code``: between vectors of one length, nearest and most similar are the same.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,9 @@
 // What both filters share: rows in, margins, running minima, candidates out.
 //
 // Score of a code c for a row x, both shifted by the centre m:   s = |c - m|^2 / 2 - (x - m) . (c - m).
-// It orders codes as the distance does. It is computed with rounded numbers; |error| <= e, with
-//   e = |x - x^| C + |x^| R + gamma (C^2 / 2 + |x^| (C + R)) + tiny,
+// It orders codes as the distance does. Of inner products it is  s = -x . c:  no centre, no norm. It is computed
+// with rounded numbers; |error| <= e, with
+//   e = |x - x^| C + |x^| R + gamma (C^2 / 2 + |x^| (C + R)) + tiny,   without C^2 / 2 for a product,
 // x^ the rounded row, C the largest code norm, R the largest rounding error of a code (both Cauchy-Schwarz),
 // gamma the summation's bound. The nearest code has a score <= minimum + 2 e: every code below that is a
 // candidate, and float64 decides among them. So the answer never depends on the filter's precision.
@@ -19,6 +20,7 @@ struct FilterInput {
   const float* centre;
   const float* half;
   const Limits* limits;
+  bool product;
   uint16_t* packed_rows;  // only for rows that stream
   Candidate* list;  // (split, row, CANDIDATES)
   int* count;       // (split, row)
@@ -40,9 +42,11 @@ struct RowState {
 // Largest norm and rounding error of a code.
 struct Largest {
   float norm, residual;
+  bool product;
 };
-__device__ __forceinline__ Largest largest(const Limits* limits) {
-  return Largest{__uint_as_float(read(&limits->norm)), __uint_as_float(read(&limits->residual))};
+__device__ __forceinline__ Largest largest(const FilterInput& in) {
+  const Limits* const limits = in.limits;
+  return Largest{__uint_as_float(read(&limits->norm)), __uint_as_float(read(&limits->residual)), in.product};
 }
 
 __device__ __forceinline__ float margin_of(float norm2, float residual2, Largest codes, int channels, float unit) {
@@ -51,9 +55,10 @@ __device__ __forceinline__ float margin_of(float norm2, float residual2, Largest
   const float norm = sqrtf(norm2) * 1.01f + lost;  // 1.01: these sums are rounded themselves
   const float residual = sqrtf(residual2) * 1.01f + norm * 1.2e-7f + lost;  // x - m is rounded, too
   const float gamma = (channels + 16) * unit;
-  const float e = residual * C + norm * R + gamma * (0.5f * C * C + norm * (C + R)) + channels * 1e-37f;
-  const float float64 = channels * 4.5e-16f * (norm + C) * (norm + C);  // the judge rounds as well
-  return 2.02f * e + float64;
+  const float half = codes.product ? 0.0f : 0.5f * C * C;
+  const float e = residual * C + norm * R + gamma * (half + norm * (C + R)) + channels * 1e-37f;
+  const float measured = codes.product ? norm * C : (norm + C) * (norm + C);
+  return 2.02f * e + channels * 4.5e-16f * measured;  // the judge rounds as well
 }
 
 // Calls store(channel, x - m), which returns what the search will use in its place, for one row, by one warp.
@@ -85,8 +90,8 @@ template <int ROWS, class Store>
 __device__ __forceinline__ void take_rows(const FilterInput& in, int64_t row0, const RowState& state, float* centre,
                                           float unit, int padded, Store store) {
   const bool first_lane = threadIdx.x % 32 == 0;
-  Largest codes{0, 0};
-  if (first_lane) codes = largest(in.limits);
+  Largest codes{0, 0, false};
+  if (first_lane) codes = largest(in);
   for (int d = threadIdx.x; d < padded; d += THREADS) centre[d] = read(in.centre + d);
   __syncthreads();
   for (int r = threadIdx.x / 32; r < ROWS; r += THREADS / 32) {

@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(THREADS) pack_rows(FilterInput in, uint16_t* _
     return used;
   });
   if (threadIdx.x % 32 == 0 && row < in.rows)
-    write(in.margin + row, margin_of(sums.x, sums.y, largest(in.limits), in.channels, TENSOR_UNIT));
+    write(in.margin + row, margin_of(sums.x, sums.y, largest(in), in.channels, TENSOR_UNIT));
 }
 
 template <int DEPTH, bool STREAMED>

@@ -3,6 +3,7 @@
 
 #include "code_stats.cuh"
 #include "nearest_code.cuh"
+#include "residual.cuh"
 
 namespace nearest_code {
 
@@ -18,9 +19,15 @@ const char* reason(bool taken) {
 
 }  // namespace
 
-const char* launch(const Problem& problem, const float* x, const float* codebook, void* workspace, float* distance,
+const char* launch(const Problem& problem, const float* x, const float* codebook, void* workspace, float* value,
                    int64_t* index, void* stream) {
-  return reason(search(problem, x, codebook, workspace, distance, index, static_cast<cudaStream_t>(stream)));
+  return reason(search(problem, x, codebook, workspace, value, index, static_cast<cudaStream_t>(stream)));
+}
+
+const char* launch(const Stage* stages, int64_t depth, const float* x, float* sum, float* rest, void* workspace,
+                   int64_t* index, void* stream) {
+  const cudaStream_t here = static_cast<cudaStream_t>(stream);
+  return reason(search_stack(stages, depth, x, sum, rest, workspace, index, here));
 }
 
 const char* launch(const Stats& stats, void* stream) {

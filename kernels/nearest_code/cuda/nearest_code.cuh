@@ -27,15 +27,18 @@ inline void prepare(const Problem& p, const float* codebook, const Workspace& at
   Limits* const limits = reinterpret_cast<Limits*>(memory + at.limits);
   const int padded = p.steps() * p.depth();
   const dim3 warps(static_cast<unsigned>(p.tiles() * (TILE * 32 / THREADS)));
+  // Inner products are seen from the origin, the centre of no codes, and have no norm in their scores.
+  const int seen = p.product ? 0 : p.codes;
+  const double part = p.product ? 0 : 0.5;
   NEAREST_LAUNCH(find_centre, dim3(static_cast<unsigned>(up(padded, 32))), dim3(THREADS), 0, stream, codebook,
-                 p.code_stride, p.codes, p.channels, padded, centre, limits);
+                 p.code_stride, seen, p.channels, padded, centre, limits);
   if (p.filter == Filter::Bfloat16)
     NEAREST_LAUNCH(pack_codes<uint16_t>, warps, dim3(THREADS), 0, stream, codebook, p.code_stride, p.codes,
-                   p.channels, p.depth(), p.steps(), centre, reinterpret_cast<uint16_t*>(memory + at.packed), half,
-                   limits);
+                   p.channels, p.depth(), p.steps(), centre, part,
+                   reinterpret_cast<uint16_t*>(memory + at.packed), half, limits);
   else
     NEAREST_LAUNCH(pack_codes<float>, warps, dim3(THREADS), 0, stream, codebook, p.code_stride, p.codes, p.channels,
-                   p.depth(), p.steps(), centre, reinterpret_cast<float*>(memory + at.packed), half, limits);
+                   p.depth(), p.steps(), centre, part, reinterpret_cast<float*>(memory + at.packed), half, limits);
 }
 
 template <class Kernel, class T>
@@ -80,7 +83,7 @@ inline FilterInput filter_input(const Problem& p, const float* x, unsigned char*
   in.channels = p.channels, in.steps = p.steps(), in.tiles = p.tiles(), in.tiles_per_split = p.tiles_per_split();
   in.centre = reinterpret_cast<const float*>(memory + at.centre);
   in.half = reinterpret_cast<const float*>(memory + at.half);
-  in.limits = reinterpret_cast<const Limits*>(memory + at.limits);
+  in.limits = reinterpret_cast<const Limits*>(memory + at.limits), in.product = p.product;
   in.packed_rows = reinterpret_cast<uint16_t*>(memory + at.rows);
   in.list = reinterpret_cast<Candidate*>(memory + at.list);
   in.count = reinterpret_cast<int*>(memory + at.count);
@@ -89,10 +92,11 @@ inline FilterInput filter_input(const Problem& p, const float* x, unsigned char*
   return in;
 }
 
-// Squared distances (rows) and indices (rows) of the nearest codes. `memory`: Workspace(p).bytes, aligned to
-// 256. Rows that are not finite get index 0 and an infinite distance; codes that are not, are never chosen.
+// Squared distances (rows) and indices (rows) of the nearest codes, or the largest inner products and where they
+// are. `value` may be null; `memory`: Workspace(p).bytes, aligned to 256. Rows that are not finite get index 0 and
+// an infinite distance, or product -infinity; codes that are not, are never chosen.
 // Returns false if the problem is outside what the kernels take or the device refused; cudaGetLastError knows.
-inline bool search(const Problem& p, const float* x, const float* codebook, void* memory, float* distance,
+inline bool search(const Problem& p, const float* x, const float* codebook, void* memory, float* value,
                    int64_t* index, cudaStream_t stream) {
   if (p.rows < 0 || p.codes < 1 || p.channels < 1 || p.splits < 1 || p.splits > 65535) return false;
   if (p.filter == Filter::Float32 && p.channels > FLOAT32_CHANNELS) return false;
@@ -112,7 +116,8 @@ inline bool search(const Problem& p, const float* x, const float* codebook, void
   judge.shift = p.filter == Filter::Bfloat16 ? 1 : 0;
   judge.stride = p.filter == Filter::Bfloat16 ? 8 : 16;
   judge.list = in.list, judge.count = in.count, judge.best = in.best, judge.margin = in.margin;
-  judge.distance = distance, judge.index = index;
+  judge.product = p.product, judge.value = value;
+  judge.index = index, judge.index_stride = p.index_stride;
   NEAREST_LAUNCH(refine, dim3(static_cast<unsigned>(up(p.rows * 32, THREADS))), dim3(THREADS), 0, stream, judge);
   return true;
 }

@@ -45,12 +45,13 @@ __device__ __forceinline__ float store_rounded(uint16_t* to, float v) { return o
 
 // One warp per code. Packed as [tile][step][code in tile][channel in step]: what a step of the search reads
 // is one dense piece. Codes that pad the last tile, and codes that are not finite, are zeros with an infinite
-// half norm: no score of theirs is ever the smallest.
+// half norm: no score of theirs is ever the smallest. `part`: of the squared norm, what a score begins with.
 template <class T>
 __global__ void __launch_bounds__(THREADS) pack_codes(const float* __restrict__ codebook, int64_t stride, int codes,
                                                       int channels, int depth, int steps,
-                                                      const float* __restrict__ centre, T* __restrict__ packed,
-                                                      float* __restrict__ half, Limits* __restrict__ limits) {
+                                                      const float* __restrict__ centre, double part,
+                                                      T* __restrict__ packed, float* __restrict__ half,
+                                                      Limits* __restrict__ limits) {
   const int lane = threadIdx.x % 32, inside = (blockIdx.x * THREADS + threadIdx.x) / 32 % TILE;
   const int64_t tile = (int64_t{blockIdx.x} * THREADS + threadIdx.x) / 32 / TILE, code = tile * TILE + inside;
   bool usable = code < codes;
@@ -72,7 +73,7 @@ __global__ void __launch_bounds__(THREADS) pack_codes(const float* __restrict__ 
   if (lane == 0) {
     // The float32 search reads the half norms of its eight codes (16 apart) as two float4: side by side here.
     const int place = sizeof(T) == 4 ? inside % 16 * 8 + inside / 16 : inside;
-    write(half + tile * TILE + place, usable ? static_cast<float>(0.5 * norm) : infinity());
+    write(half + tile * TILE + place, usable ? static_cast<float>(part * norm) : infinity());
     // 1 + 2^-20: upper bounds stay upper bounds through the rounding to float32.
     const float up = 1.000001f;
     if (usable) atomicMax(&limits->norm, __float_as_uint(static_cast<float>(sqrt(norm)) * up));

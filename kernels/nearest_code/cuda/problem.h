@@ -35,6 +35,8 @@ struct Problem {
   int codes = 0, channels = 0;
   Filter filter = Filter::Bfloat16;
   int splits = 1;  // parts of the codebook searched by different blocks
+  bool product = false;  // what decides: false the smallest distance, true the largest inner product
+  int64_t index_stride = 1;  // of the indices that are written
 
   bool streamed() const { return filter == Filter::Bfloat16 && channels > RESIDENT_CHANNELS; }
   int depth() const {  // channels per step
@@ -72,6 +74,12 @@ struct Workspace {
     margin = take(p.rows * 4);
     bytes = at;
   }
+};
+
+// One codebook of a stack, and how it is searched. All problems have the same rows.
+struct Stage {
+  Problem problem;
+  const float* codebook;
 };
 
 // Rows per code and their sums.

@@ -1,4 +1,5 @@
-// The judge: among the candidates of a row, the smallest float64 distance, the lowest index among equals.
+// The judge: among the candidates of a row, the smallest float64 distance or the largest inner product, the
+// lowest index among equals.
 #pragma once
 #include "filter.cuh"
 
@@ -14,33 +15,35 @@ struct RefineInput {
   const int* count;
   const float* best;
   const float* margin;
-  float* distance;
+  bool product;
+  float* value;  // may be null
   int64_t* index;
+  int64_t index_stride;
 };
 
 constexpr int TOGETHER = 8;  // lanes that measure one code
 
-// sum (x - c)^2 in the order of the CPU kernels, to the last bit: lane d mod 8 takes channel d, products and
-// sums round apart, halves of the lanes are added. All eight lanes return it.
-__device__ __forceinline__ double distance_of(const float* x, const float* code, int channels) {
+// sum (x - c)^2, or -sum x c, in the order of the CPU kernels, to the last bit: lane d mod 8 takes channel d,
+// products and sums round apart, halves of the lanes are added. All eight lanes return it.
+__device__ __forceinline__ double measure(const float* x, const float* code, int channels, bool product) {
   double sum = 0;
   for (int d = threadIdx.x % TOGETHER; d < channels; d += TOGETHER) {
-    const double difference = double(read(x + d)) - double(read(code + d));
-    sum = __dadd_rn(sum, __dmul_rn(difference, difference));
+    const double mine = read(x + d), its = read(code + d), difference = mine - its;
+    sum = __dadd_rn(sum, product ? __dmul_rn(mine, its) : __dmul_rn(difference, difference));
   }
   for (int bits = TOGETHER / 2; bits; bits >>= 1) sum = __dadd_rn(sum, __shfl_xor_sync(ALL_LANES, sum, bits));
-  return sum;
+  return product ? -sum : sum;
 }
 
 struct Nearest {
-  double distance;
+  double value;
   int code;
 
-  __device__ Nearest() : distance(infinity()), code(0x7fffffff) {}
-  // NaN is never smaller; an infinite distance neither.
-  __device__ __forceinline__ void take(double d, int k) {
-    const bool better = d < distance || (d == distance && k < code && code != 0x7fffffff);
-    distance = better ? d : distance;
+  __device__ Nearest() : value(infinity()), code(0x7fffffff) {}
+  // Neither NaN nor an infinite number is ever smaller.
+  __device__ __forceinline__ void take(double v, int k) {
+    const bool better = v > -infinity() && (v < value || (v == value && k < code && code != 0x7fffffff));
+    value = better ? v : value;
     code = better ? k : code;
   }
 };
@@ -61,8 +64,8 @@ __global__ void __launch_bounds__(THREADS) refine(RefineInput in) {
   // Four codes at a time; eight lanes measure each. Past the end code 0 is measured, and not taken.
   auto judge = [&](int64_t k) {
     const bool wanted = k < in.codes;
-    const double d = distance_of(x, in.codebook + (wanted ? k : 0) * in.code_stride, in.channels);
-    if (wanted) nearest.take(d, static_cast<int>(k));
+    const double v = measure(x, in.codebook + (wanted ? k : 0) * in.code_stride, in.channels, in.product);
+    if (wanted) nearest.take(v, static_cast<int>(k));
   };
   if (all) {
     for (int k = 0; k < in.codes; k += 4) judge(k + lane / TOGETHER);
@@ -86,13 +89,13 @@ __global__ void __launch_bounds__(THREADS) refine(RefineInput in) {
     }
   }
   for (int bits = 16; bits; bits >>= 1) {
-    const double d = __shfl_xor_sync(ALL_LANES, nearest.distance, bits);
+    const double v = __shfl_xor_sync(ALL_LANES, nearest.value, bits);
     const int k = __shfl_xor_sync(ALL_LANES, nearest.code, bits);
-    nearest.take(d, k);
+    nearest.take(v, k);
   }
   if (lane == 0) {
-    write(in.distance + row, static_cast<float>(nearest.distance));
-    write(in.index + row, int64_t{nearest.code == 0x7fffffff ? 0 : nearest.code});
+    if (in.value) write(in.value + row, static_cast<float>(in.product ? -nearest.value : nearest.value));
+    write(in.index + row * in.index_stride, int64_t{nearest.code == 0x7fffffff ? 0 : nearest.code});
   }
 }
 
