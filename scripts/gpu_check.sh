@@ -35,3 +35,6 @@ python=${PYTHON:-python}
 TOKENIZERS_VQ_REQUIRE=cpu,cuda "$python" kernels/build.py
 PYTHONPATH=$PWD "$python" -m tokenizers_vq.ops
 PYTHONPATH=$PWD "$python" scripts/gpu_check.py | tee "$out/op.md"
+
+echo "== the same by Triton"
+TOKENIZERS_VQ_CUDA=triton PYTHONPATH=$PWD "$python" scripts/gpu_check.py --rows 100000 | tee "$out/op_triton.md"

@@ -1,12 +1,13 @@
 """Nearest codeword in plain torch: the answer every compiled op has to give."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 CHUNK = 2**21  # scores held at a time: 8 MiB of float32, which stays in a CPU's last cache
+Search = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 BLOCK = 128  # codes: a minimum over them is vectorised
 
 
@@ -56,7 +57,7 @@ def largest_product(x: Tensor, codebook: Tensor, chunk: int = CHUNK) -> tuple[Te
 
 
 @torch.no_grad()
-def residual_codes(x: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
+def residual_codes(x: Tensor, codebooks: Sequence[Tensor], search: Search = nearest_code) -> Tensor:
     """Return the indices ``(N, M)`` of codes whose sum approaches ``x``, one codebook at a time.
 
     Each codebook is searched for the code nearest to what the sum so far leaves of ``x``; sums and
@@ -65,13 +66,14 @@ def residual_codes(x: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
     Args:
         x: ``(N, d)``.
         codebooks: M tables ``(K, d)``; K may differ.
+        search: what finds the nearest code.
 
     Reference:
         Zeghidour et al., SoundStream, 2021, https://arxiv.org/abs/2107.03312, algorithm 1.
     """
     total, columns = torch.zeros_like(x), []
     for codes in codebooks:
-        columns.append(nearest_code(x - total, codes)[1])
+        columns.append(search(x - total, codes)[1])
         total = total + codes[columns[-1]]
     return torch.stack(columns, dim=1)
 

@@ -5,8 +5,9 @@ import os
 from dataclasses import dataclass
 
 OVERRIDE = "TOKENIZERS_VQ_ISA"
-CUDA_OVERRIDE = "TOKENIZERS_VQ_CUDA"  # torch, float32 or bfloat16
+CUDA_OVERRIDE = "TOKENIZERS_VQ_CUDA"  # torch, float32, bfloat16 or triton
 TORCH = "torch"  # as an override: do not load the kernels at all
+TRITON = "triton"  # as an override for CUDA: compile the searches when they are first called
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,31 @@ def load() -> Kernels:
 
 
 def load_cuda() -> str:
-    """Import the compiled CUDA library; return why it does not serve CUDA tensors, or nothing."""
+    """Import what serves CUDA tensors: the compiled library, or Triton's searches if asked for.
+
+    Returns:
+        Why there is nothing, or an empty string.
+    """
     for name in (OVERRIDE, CUDA_OVERRIDE):
         if os.environ.get(name) == TORCH:
             return f"{name}={TORCH}"
+    if os.environ.get(CUDA_OVERRIDE) == TRITON:
+        return _load_triton()
     try:
         importlib.import_module("tokenizers_vq.ops._C_cuda")
     except ModuleNotFoundError:
         return "not compiled; run: python kernels/build.py"
     except ImportError as error:
         return f"the compiled library does not load: {error}"
+    return ""
+
+
+def _load_triton() -> str:
+    try:
+        searches = importlib.import_module("tokenizers_vq.ops.nearest_code_triton")
+    except ImportError as error:
+        return f"{CUDA_OVERRIDE}={TRITON}, which does not load: {error}"
+    searches.register()
     return ""
 
 
@@ -53,6 +69,8 @@ def active_cuda(reason: str) -> tuple[str, str]:
     """
     if reason:
         return TORCH, reason
+    if os.environ.get(CUDA_OVERRIDE) == TRITON:
+        return TRITON, f"{CUDA_OVERRIDE}={TRITON}; code_stats in torch"
     if os.environ.get(CUDA_OVERRIDE) == "float32":
         return "float32", f"{CUDA_OVERRIDE}=float32, up to 64 channels"
     return "bfloat16", "tensor cores filter, float64 decides"
