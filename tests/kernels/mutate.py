@@ -33,14 +33,16 @@ float32: load into the buffer in use | load(buffer ^ 1 | load(buffer
 bfloat16: no barrier in the step | cp_wait<0>();\n      __syncthreads(); | cp_wait<0>();
 bfloat16: no barrier before the end |   __syncthreads();\n  finish |   finish
 bfloat16: copies not waited for | cp_wait<0> | cp_wait<1>
-bfloat16: one buffer of half norms | tile % 2 * TILE | 0 * TILE
-streamed rows: first buffer only | STREAMED ? buffer : step | STREAMED ? 0 : step
+bfloat16: one buffer of half norms | codes + buffer + L::STEP | codes + L::STEP
+streamed rows: first buffer only | STREAMED ? buffer > 0 : step | STREAMED ? 0 : step
 bfloat16: wrong fragment | j % 2 * 2 + 1] | j % 2 * 2]
 bfloat16: wrong row of a result | i % 2 * 8 + lane / 4 | i % 2 * 8 + lane % 8
 bfloat16: wrong column of a result | warp_code + lane % 4 * 2 | warp_code + lane % 4
-kept rows: first step only | STREAMED ? buffer : step | STREAMED ? buffer : 0
+kept rows: first step only | STREAMED ? buffer > 0 : step | STREAMED ? buffer > 0 : 0
 bfloat16: copies not swizzled | L::place(thread / L::PIECES, thread % L::PIECES) | thread * 8
-bfloat16: centre where codes land | <float*>(codes + L::STEP) | <float*>(codes)
+bfloat16: centre where codes land | <float*>(codes + L::BUFFER) | <float*>(codes)
+bfloat16: rows kept before they are there | if (L::KEPT) {\n    __syncthreads(); | if (L::KEPT) {
+bfloat16: half norms of even codes twice | lane / 8 % 2 * 8 | 0
 [refine.cuh]
 tie goes to the highest index | k < code && | k > code &&
 reduction over half a warp | int bits = 16 | int bits = 8
@@ -67,6 +69,7 @@ stack: one row too many | row >= rows | row > rows
 sum over half a warp | int bits = 16 | int bits = 8
 order of negative floats | return bits < 0 ? bits ^ 0x7fffffff | return bits < 0 ? bits
 [prepare.cuh]
+bfloat16: half norms in the order of codes | inside / 8 * 8 + inside % 2 * 4 + inside % 8 / 2 | inside
 norm instead of half norm | (part * norm) | (norm)
 [filter.cuh]
 no margin | 2.02f * e | 0.0f * e

@@ -1,8 +1,8 @@
 // The filter in bfloat16 on the tensor cores (mma.sync m16n8k16, ldmatrix), for any number of channels.
 //
 // 8 warps as 2 x 4 over a tile of 128 rows x 128 codes: a warp owns 64 rows x 32 codes. Rows are rounded once
-// and stay in shared memory up to 256 channels; beyond, they are rounded by a kernel of their own and stream
-// by with the codes. Codes stream in steps of DEPTH channels through two buffers.
+// and stay in registers up to 32 channels and in shared memory up to 256; beyond, they are rounded by a kernel
+// of their own and stream by with the codes. Codes stream in steps of DEPTH channels through two buffers.
 #pragma once
 #include "filter.cuh"
 
@@ -14,7 +14,9 @@ struct Bfloat16Layout {
   static constexpr int PIECES = DEPTH / 8;        // of 16 bytes, what ldmatrix and cp.async move
   static constexpr int STEP = TILE * DEPTH;       // elements of a step, of codes or of rows
   static constexpr int COPIES = STEP / 8 / THREADS;
-  static constexpr int CODES = 0, HALF = CODES + 2 * STEP * 2, STATE = HALF + 2 * TILE * 4;
+  static constexpr int BUFFER = STEP + 2 * TILE;  // elements: codes of a step, and half norms for a tile's first
+  static constexpr bool KEPT = DEPTH < 64;        // rows of one step stay in registers
+  static constexpr int CODES = 0, STATE = CODES + 2 * BUFFER * 2;
   static constexpr int X = STATE + BLOCK_ROWS * RowState::BYTES_PER_ROW;
   static_assert(TILE == BLOCK_ROWS, "a step of rows is as large as one of codes");
 
@@ -54,7 +56,6 @@ __global__ void __launch_bounds__(THREADS, 1) filter_bfloat16(FilterInput in, co
   using L = Bfloat16Layout<DEPTH, STREAMED>;
   unsigned char* shared = dynamic_shared();
   uint16_t* const codes = reinterpret_cast<uint16_t*>(shared + L::CODES);
-  float* const half = reinterpret_cast<float*>(shared + L::HALF);
   uint16_t* const rows = reinterpret_cast<uint16_t*>(shared + L::X);
   const RowState state(shared + L::STATE, BLOCK_ROWS);
   const int steps = DEPTH < 64 ? 1 : in.steps;  // the small depths are for codes of one step
@@ -69,18 +70,22 @@ __global__ void __launch_bounds__(THREADS, 1) filter_bfloat16(FilterInput in, co
   const uint16_t* source = packed + int64_t{range.from} * steps * L::STEP + thread * 8;
   const uint16_t* const row_source =
       STREAMED ? in.packed_rows + int64_t{blockIdx.x} * steps * L::STEP + thread * 8 : nullptr;
-  auto load = [&](int buffer, int tile, int step) {
+  const float* half_source = in.half + int64_t{range.from} * TILE + thread * 4;
+  // `buffer`: where it starts, of the codes' two.
+  auto load = [&](int buffer, int step) {
 #pragma unroll
     for (int i = 0; i < L::COPIES; i++)
-      cp_async16(codes + buffer * L::STEP + piece + i * THREADS * 8, source + i * THREADS * 8);
+      cp_async16(codes + buffer + piece + i * THREADS * 8, source + i * THREADS * 8);
     if (STREAMED) {
 #pragma unroll
       for (int i = 0; i < L::COPIES; i++)
-        cp_async16(rows + buffer * L::STEP + piece + i * THREADS * 8,
+        cp_async16(rows + (buffer ? L::STEP : 0) + piece + i * THREADS * 8,
                    row_source + (step * L::STEP + i * THREADS * 8));
     }
-    if (step == 0 && thread < TILE / 4)
-      cp_async16(half + tile % 2 * TILE + thread * 4, in.half + int64_t{tile} * TILE + thread * 4);
+    if (step == 0) {
+      if (thread < TILE / 4) cp_async16(codes + buffer + L::STEP + thread * 8, half_source);
+      half_source += TILE;
+    }
     cp_commit();
     source += L::STEP;
   };
@@ -89,14 +94,14 @@ __global__ void __launch_bounds__(THREADS, 1) filter_bfloat16(FilterInput in, co
   auto row_of = [=](int i) { return warp_row + i / 2 * 16 + i % 2 * 8 + lane / 4; };
   const int first_code = warp_code + lane % 4 * 2;
 
-  if (range.from < range.to) load(0, range.from, 0);  // the last splits may be empty
+  if (range.from < range.to) load(0, 0);  // the last splits may be empty
   if (STREAMED) {
     if (thread < BLOCK_ROWS)
       start_row(in, state, thread, row0 + thread, row0 + thread < in.rows ? read(in.margin + row0 + thread) : 0.0f);
   } else {
     // Rows are kept negative: the product is then added to the half norm. The second buffer of codes is free
     // until the first barrier of the loop: the centre waits there.
-    take_rows<BLOCK_ROWS>(in, row0, state, reinterpret_cast<float*>(codes + L::STEP), TENSOR_UNIT, steps * DEPTH,
+    take_rows<BLOCK_ROWS>(in, row0, state, reinterpret_cast<float*>(codes + L::BUFFER), TENSOR_UNIT, steps * DEPTH,
                           [=](int r, int d, float v) {
                             uint16_t* const to = rows + d / DEPTH * L::STEP;
                             return negated(to + L::place(r, d % DEPTH / 8) + d % 8, v);
@@ -108,16 +113,27 @@ __global__ void __launch_bounds__(THREADS, 1) filter_bfloat16(FilterInput in, co
   // The next 16 channels are two pieces on, which in a swizzled line is an exclusive or.
   const int row_place = L::place(warp_row + lane % 16, lane / 16);
   const int code_place = L::place(warp_code + lane / 16 * 8 + lane % 8, lane / 8 % 2);
+  const int half_place = warp_code * 2 + lane / 8 % 2 * 8;
   float score[L::MT][L::NT][4];
-  auto multiply = [&](int buffer, int tile, int step, auto first) {
-    const uint16_t* const a = rows + (STREAMED ? buffer : step) * L::STEP;
-    const uint16_t* const b = codes + buffer * L::STEP;
-    const float* const h = half + tile % 2 * TILE + first_code;
+  auto read_rows = [&](uint32_t(&row)[L::MT][4], const uint16_t* a, int d) {
+#pragma unroll
+    for (int i = 0; i < L::MT; i++) ldmatrix_x4(row[i], a + (row_place ^ d) + i * 16 * DEPTH);
+  };
+  uint32_t kept[L::KEPT ? DEPTH / 16 : 1][L::MT][4];
+  if (L::KEPT) {
+    __syncthreads();
+#pragma unroll
+    for (int d = 0; d < DEPTH; d += 16) read_rows(kept[d / 16], rows, d);
+  }
+  auto multiply = [&](int buffer, int step, auto first) {
+    const uint16_t* const a = rows + (STREAMED ? buffer > 0 : step) * L::STEP;
+    const uint16_t* const b = codes + buffer;
+    const uint16_t* const h = b + L::STEP + half_place;
 #pragma unroll
     for (int d = 0; d < DEPTH; d += 16) {
-      uint32_t row[L::MT][4], code[L::NT / 2][4];
-#pragma unroll
-      for (int i = 0; i < L::MT; i++) ldmatrix_x4(row[i], a + (row_place ^ d) + i * 16 * DEPTH);
+      uint32_t fresh[L::MT][4], code[L::NT / 2][4];
+      if (!L::KEPT) read_rows(fresh, a, d);
+      const auto& row = L::KEPT ? kept[d / 16] : fresh;
 #pragma unroll
       for (int j = 0; j < L::NT / 2; j++) ldmatrix_x4(code[j], b + (code_place ^ d) + j * 16 * DEPTH);
 #pragma unroll
@@ -125,8 +141,11 @@ __global__ void __launch_bounds__(THREADS, 1) filter_bfloat16(FilterInput in, co
         const uint32_t b0 = code[j / 2][j % 2 * 2], b1 = code[j / 2][j % 2 * 2 + 1];
         if (decltype(first)::value && d == 0) {
           // The first product of a tile takes the half norms as its addend: no separate start of the sums.
-          const float2 pair = *reinterpret_cast<const float2*>(h + j * 8);
-          const float start[4] = {pair.x, pair.y, pair.x, pair.y};
+          // By ldmatrix they land as it wants them, (x, y, x, y); put there one by one, a tile takes 42 moves.
+          uint32_t bits[4];
+          ldmatrix_x4(bits, h + j * 16);
+          const float start[4] = {__uint_as_float(bits[0]), __uint_as_float(bits[1]), __uint_as_float(bits[2]),
+                                  __uint_as_float(bits[3])};
 #pragma unroll
           for (int i = 0; i < L::MT; i++) mma_bf16(score[i][j], row[i], b0, b1, start);
         } else {
@@ -146,12 +165,12 @@ __global__ void __launch_bounds__(THREADS, 1) filter_bfloat16(FilterInput in, co
       __syncthreads();
       if (step == 0) watch.keep(state, row_of, list, in.rows - row0, (tile - 1) * TILE + first_code);
       const bool last = step + 1 == steps;
-      if (!last || tile + 1 < range.to) load(buffer ^ 1, last ? tile + 1 : tile, last ? 0 : step + 1);
+      if (!last || tile + 1 < range.to) load(L::BUFFER - buffer, last ? 0 : step + 1);
       if (step == 0)
-        multiply(buffer, tile, step, Yes());
+        multiply(buffer, step, Yes());
       else
-        multiply(buffer, tile, step, No());
-      buffer ^= 1;
+        multiply(buffer, step, No());
+      buffer = L::BUFFER - buffer;
     }
 #pragma unroll
     for (int i = 0; i < 2 * L::MT; i++) {

@@ -71,8 +71,9 @@ __global__ void __launch_bounds__(THREADS) pack_codes(const float* __restrict__ 
   norm = warp_sum(norm);
   residual = warp_sum(residual);
   if (lane == 0) {
-    // The float32 search reads the half norms of its eight codes (16 apart) as two float4: side by side here.
-    const int place = sizeof(T) == 4 ? inside % 16 * 8 + inside / 16 : inside;
+    // The float32 search reads the half norms of its eight codes (16 apart) as two float4: side by side here. The
+    // bfloat16 search reads those of eight neighbours by ldmatrix: even codes, then odd ones.
+    const int place = sizeof(T) == 4 ? inside % 16 * 8 + inside / 16 : inside / 8 * 8 + inside % 2 * 4 + inside % 8 / 2;
     write(half + tile * TILE + place, usable ? static_cast<float>(part * norm) : infinity());
     // 1 + 2^-20: upper bounds stay upper bounds through the rounding to float32.
     const float up = 1.000001f;
