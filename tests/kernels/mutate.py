@@ -69,7 +69,7 @@ stack: one row too many | row >= rows | row > rows
 sum over half a warp | int bits = 16 | int bits = 8
 order of negative floats | return bits < 0 ? bits ^ 0x7fffffff | return bits < 0 ? bits
 [prepare.cuh]
-bfloat16: half norms in the order of codes | inside / 8 * 8 + inside % 2 * 4 + inside % 8 / 2 | inside
+bfloat16: half norms in order | inside / 8 * 8 + inside % 2 * 4 + inside % 8 / 2 | inside
 norm instead of half norm | (part * norm) | (norm)
 [filter.cuh]
 no margin | 2.02f * e | 0.0f * e
