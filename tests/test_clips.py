@@ -96,8 +96,6 @@ def test_segments_cover_the_signal():
     assert Segments().spans(9) == [(0, 9)]
     assert Segments(4, 1).spans(9) == [(0, 4), (3, 7), (6, 9)]
     assert Segments(4, 1).spans(4) == [(0, 4), (3, 4)]
-    assert Segments(4, 1, tail=False).spans(4) == [(0, 4)]
-    assert Segments(4, 1, tail=False).spans(1) == [(0, 1)]
     with pytest.raises(ConfigError) as error:
         Segments(4, 4)
     assert first_line(error) == (

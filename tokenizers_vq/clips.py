@@ -76,10 +76,28 @@ def decode(
     spans = encoder.segments.spans(shape[0])
     for i, (start, end) in enumerate(spans):
         count = -(-(end - start) // tokenizer.stride[0])
-        part = tokenizer.decoded(indices[:, at : at + count], (count,), options)
+        tokens = tokenizer.quantizer.index_grid((count,))[0]
+        part = tokenizer.decoded(indices[:, at : at + tokens], (count,), options)
         parts.append(part if scale is None else part * scale[:, i, None, None].to(part))
-        at += count
+        at += tokens
     return overlap_add(parts, spans)
+
+
+def index_grid(
+    tokenizer: Tokenizer, grid: tuple[int, ...], shape: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Return the grid of the indices of a signal: those of its segments follow one another.
+
+    Args:
+        tokenizer: whose head has as many tokens as latents, or other numbers.
+        grid: of the latents.
+        shape: samples per axis.
+    """
+    head, segments = tokenizer.quantizer, tokenizer.encoder.segments
+    if segments is None:
+        return head.index_grid(grid)
+    lengths = [end - start for start, end in segments.spans(shape[0])]
+    return (sum(head.index_grid((-(-n // tokenizer.stride[0]),))[0] for n in lengths),)
 
 
 def encode_items(tokenizer: Tokenizer, x: Tensor, lengths: Sequence[int], **wishes: Any) -> Codes:
@@ -113,7 +131,7 @@ def decode_items(tokenizer: Tokenizer, codes: Codes, **options: Any) -> Tensor:
     lengths = codes.lengths or ()
     out = None
     for rows, samples in _groups(lengths):
-        grid = tokenizer.quantizer.index_grid(tokenizer.encoder.grid((samples,)))
+        grid = index_grid(tokenizer, tokenizer.encoder.grid((samples,)), (samples,))
         part = replace(
             codes,
             indices=codes.indices[rows, : grid[0]],

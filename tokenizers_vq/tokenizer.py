@@ -383,7 +383,7 @@ class Tokenizer(nn.Module):
                 f"{axes} grid axes; got {tuple(indices.shape)}."
             )
         check_indices(indices, sizes, "decode")
-        expected = self.quantizer.index_grid(self._grid_of(codes, shape))
+        expected = clips.index_grid(self, self._grid_of(codes, shape), shape)
         if isinstance(self.decoder, TokenDecoder) and indices.shape[1] in self.decoder.counts:
             expected = tuple(indices.shape[1:-1])
         if expected != tuple(indices.shape[1:-1]):

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from tokenizers_vq.errors import CheckpointError, ConfigError
 from tokenizers_vq.published import from_published
+from tokenizers_vq.published.dac import configure as configure_dac
+from tokenizers_vq.published.snac import configure as configure_snac
 
 LENGTHS = (1, 9, 10, 11, 40, 53)
 RATES = {"encoder_rates": [2, 5], "decoder_rates": [5, 2]}
@@ -143,6 +145,40 @@ def test_bigcodec_gives_the_numbers_of_the_formulas(wrapped):
         torch.testing.assert_close(y, expected[..., :length], rtol=1e-4, atol=1e-5)
         y = tok.decode(found.indices, raw=True)
         torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
+
+
+def bare(ratios, codebooks):
+    # what configs are read from: one tensor of each kind, without weight normalisation
+    state = {"encoder.block.0.weight": torch.zeros(4, 1, 7),
+             "decoder.model.0.weight": torch.zeros(16, 6, 7)}  # fmt: skip
+    for level, ratio in enumerate(ratios, 1):
+        state[f"encoder.block.{level}.block.4.weight"] = torch.zeros(1, 1, 2 * ratio)
+        state[f"decoder.model.{level}.block.1.weight"] = torch.zeros(1, 1, 2 * ratio)
+    for level in range(codebooks):
+        state[f"quantizer.quantizers.{level}.codebook.weight"] = torch.zeros(16, 3)
+    return state
+
+
+def test_published_sizes_of_dac_need_no_config():
+    sizes = {(2, 4, 8, 8): {9: 44100, 18: 44100}, (2, 4, 5, 8): {32: 24000, 12: 16000}}
+    for ratios, rates in sizes.items():
+        for codebooks, rate in rates.items():
+            found = configure_dac(bare(ratios, codebooks), {})
+            assert found["signal"]["sample_rate"] == rate
+    found = configure_dac(bare((2, 4, 8, 8), 9), {"sampling_rate": 48000})
+    assert found["signal"]["sample_rate"] == 48000
+
+
+def test_published_sizes_of_snac_need_their_rate_at_most():
+    found = configure_snac(bare((2, 4, 8, 8), 3), {})
+    assert found["signal"]["sample_rate"] == 24000
+    assert found["quantizer"]["strides"] == [4, 2, 1]
+    large = bare((2, 3, 8, 8), 4) | {"encoder.block.5.to_qkv.weight": torch.zeros(1)}
+    found = configure_snac(large, {"sampling_rate": 44100})
+    assert found["quantizer"]["strides"] == [8, 4, 2, 1]
+    assert found["encoder"]["conventions"]["attention"] == 32
+    with pytest.raises(ConfigError, match="expected the constructor value 'sampling_rate'"):
+        configure_snac(large, {})
 
 
 def test_wrong_files_and_values_are_named():

@@ -8,6 +8,7 @@ from reference import seanet
 
 from tokenizers_vq.errors import CheckpointError, ConfigError
 from tokenizers_vq.published import from_published
+from tokenizers_vq.published.encodec import configure
 
 RATIOS = (4, 2)
 CASE = {"n_filters": 2, "dimension": 4, "ratios": [4, 2], "lstm": 2, "n_q": 3, "bins": 16}
@@ -89,17 +90,36 @@ def test_segments_carry_their_loudness_and_are_blended(length):
     assert torch.equal(tok.decompress(tok.compress(x)), tok.decode(codes))
 
 
-def test_transformers_leave_out_a_segment_that_lies_in_an_overlap():
-    config = {"chunk_length_s": 0.24, "overlap": 0.01, "sampling_rate": 1000, "normalize": True}
-    tok = from_published("encodec", hub_names(seanet.published(channels=2, group=True)), config)
-    assert tok.encoder.segments.spans(240 + 237) == [(0, 240), (237, 477)]
-
-
 def test_the_later_library_has_no_shortcut_convolutions_and_pads_with_zeros():
     state = {k: v for k, v in seanet.published().items() if "shortcut" not in k}
     tok = from_published("encodec", state, {"causal": False, "sample_rate": 32000})
     ways = tok.config["encoder"]["conventions"]
     assert (ways["shortcut"], ways["pad"], ways["causal"]) == (False, "zeros", False)
+
+
+@pytest.mark.parametrize(
+    ("layer", "conv", "ratios", "found"),
+    [
+        ("model", "conv.conv", (8, 5, 4, 4), (32000, "zeros")),
+        ("model", "conv.conv", (8, 5, 4, 2), (16000, "zeros")),
+        ("layers", "conv", (8, 5, 4, 4), (32000, "reflect")),
+    ],
+    ids=["MusicGen", "AudioGen", "MusicGen of transformers"],
+)
+def test_the_later_librarys_networks_need_no_config(layer, conv, ratios, found):
+    state = {f"encoder.{layer}.0.{conv}.weight": torch.zeros(64, 1, 7),
+             f"encoder.{layer}.0.{conv}.bias": torch.zeros(64),
+             f"encoder.{layer}.13.lstm.weight_hh_l0": torch.zeros(1),
+             f"encoder.{layer}.15.{conv}.weight": torch.zeros(128, 1, 7),
+             "quantizer.layers.0.codebook.embed": torch.zeros(2048, 1)}  # fmt: skip
+    for level, ratio in enumerate(reversed(ratios)):
+        place = f"encoder.{layer}.{3 * level + 1}.block.1.{conv}.weight"
+        state[place] = torch.zeros(1, 2, 3)
+        state[f"encoder.{layer}.{3 * level + 3}.{conv}.weight"] = torch.zeros(1, 1, 2 * ratio)
+    config = configure(state, {})
+    ways = config["encoder"]["conventions"]
+    assert (config["signal"]["sample_rate"], ways["pad"]) == found
+    assert not ways["causal"]
 
 
 def test_averages_of_the_codebooks_come_along():

@@ -7,6 +7,7 @@ from reference.published_checks import check_strictness, message
 
 from tokenizers_vq.errors import ConfigError
 from tokenizers_vq.published import from_published
+from tokenizers_vq.published.glm4_voice import configure
 
 CASE = {
     "encoder_layers": 3, "encoder_attention_heads": 2, "pooling_kernel_size": 4,
@@ -48,6 +49,18 @@ def test_longer_signals_are_pieces_by_themselves():
     parts = [tok.encode(part).indices for part in x.split(12800, dim=-1)]
     assert torch.equal(whole, torch.cat(parts, dim=1))
     assert whole.shape[1] == tok.encoder.grid((x.shape[-1],))[0]
+
+
+def test_the_published_size_needs_no_config():
+    state = {"conv1.weight": torch.zeros(1280, 128, 3), "codebook.weight": torch.zeros(16384, 1),
+             "embed_positions.weight": torch.zeros(1500, 1),
+             "embed_positions2.weight": torch.zeros(375, 1)}  # fmt: skip
+    state |= {f"layers.{i}.fc1.weight": torch.zeros(5120, 1) for i in range(32)}
+    network = configure(state, {})["encoder"]
+    assert (network["layers"], network["heads"]) == (16, 20)
+    ways = network["conventions"]
+    assert (ways["pool"], ways["pool_kind"], ways["pool_after"]) == (4, "mean", 16)
+    assert (ways["causal"], ways["block"]) == (True, 200)
 
 
 def test_moving_averages_come_along():

@@ -25,9 +25,12 @@ def first_line(error):
         {"state_dict": {"a.b": TWO, "model_ema.ab": ONE, "model_ema.decay": TWO}},
         {"ema_state_dict": {"module.module.a.b": ONE, "n_averaged": TWO}, "state_dict": {}},
         {"module._orig_mod.a.b": ONE},
+        {"generator.a.b": ONE},
+        {"best_state": {"model": {"a.b": ONE}}},
+        {"state_dict": {"generator": {"module.a.b": ONE}}, "model": 3},
         {"a.b": ONE, "loss.discriminator.main.0.weight": TWO, "lpips.lin0": TWO, "step": 3},
     ],
-    ids=range(8),
+    ids=range(11),
 )
 def test_wrappers_prefixes_and_averages(file):
     state = unwrap(file, "ema", "here")
@@ -104,6 +107,13 @@ def test_keys_without_rule_and_with_two_sources_are_named():
     )
 
 
+def test_weight_norm_of_half_precision_is_multiplied_out_in_float32():
+    direction, gain = torch.tensor([[3.0, 4.0]], dtype=torch.float16), torch.tensor([[1.0]])
+    folded = fold_weight_norm({"a.weight_g": gain.half(), "a.weight_v": direction})
+    assert folded["a.weight"].dtype == torch.float32
+    torch.testing.assert_close(folded["a.weight"], torch.tensor([[0.6, 0.8]]))
+
+
 @pytest.mark.parametrize("normalize", ["weight_norm", "parametrizations"])
 def test_weight_norm_is_multiplied_out_per_first_dimension(normalize):
     direction, gain = torch.tensor([[[3.0], [4.0]], [[0.0], [2.0]]]), torch.tensor([10.0, 3.0])
@@ -126,6 +136,12 @@ def test_weight_norm_is_multiplied_out_per_first_dimension(normalize):
     assert first_line(error) == (
         f"fold_weight_norm: expected the gain of {names[1]}; got none. Import the file as it was "
         "published."
+    )
+    with pytest.raises(CheckpointError) as error:
+        fold_weight_norm({names[0]: gain[:1], names[1]: direction})
+    assert first_line(error) == (
+        f"fold_weight_norm: expected a gain {names[0]} for each of 2; got 1. Import the file as it "
+        "was published."
     )
 
 

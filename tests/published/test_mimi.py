@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from transformers import MimiConfig, MimiModel
 
 from tokenizers_vq.errors import CheckpointError
 from tokenizers_vq.published.importing import from_published
@@ -105,13 +106,38 @@ def converted(state):
 def test_both_layouts_are_one_tokenizer():
     first = from_published("mimi", native(), CONFIG)
     second = from_published("mimi", converted(native()), OTHER)
+    assert not second.config["encoder"].pop("whole")
+    assert first.config["encoder"].pop("whole")
     assert first.config == second.config
     for (key, value), other in zip(
         first.state_dict().items(), second.state_dict().values(), strict=True
     ):
         assert torch.equal(value, other), key
-    x = torch.rand(1, 1, 200) - 0.5
+    x = torch.rand(1, 1, 208) - 0.5
     assert torch.equal(first.encode(x).indices, second.encode(x).indices)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 200])
+def test_a_network_of_transformers_gives_its_codes_and_sound(length):
+    torch.manual_seed(0)
+    config = MimiConfig(
+        hidden_size=16, num_filters=4, upsampling_ratios=[4, 2], num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2, head_dim=8, intermediate_size=24,
+        num_quantizers=3, codebook_size=32, codebook_dim=6, vector_quantization_hidden_dimension=6,
+        sliding_window=5, upsample_groups=16, sampling_rate=16000,
+        frame_rate=1000.0, attn_implementation="eager",
+    )  # fmt: skip
+    model = MimiModel(config).eval()
+    for key, value in model.state_dict().items():  # by its names in memory
+        if key.endswith("embed_sum"):
+            value.normal_()
+    tok = from_published("mimi", model.state_dict(), config.to_dict())
+    x = torch.rand(1, 1, length) - 0.5
+    theirs = model.encode(x, num_quantizers=3).audio_codes
+    assert torch.equal(tok.encode(x).indices.mT, theirs)
+    sound = model.decode(theirs).audio_values[..., :length]
+    torch.testing.assert_close(tok.decode(tok.encode(x), raw=True), sound, atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -125,6 +151,17 @@ def test_codes_are_means_and_order_is_that_of_levels():
     latents = tokenizer.quantizer.decode(torch.tensor([[[-1, -1, 3]]]))[0, 0]
     out = state["quantizer.rvq_rest.output_proj.weight"][..., 0]
     torch.testing.assert_close(latents, out @ mean[3])
+
+
+def test_codebooks_that_do_not_fit_are_refused():
+    usage = "quantizer.rvq_rest.vq.layers.1._codebook.cluster_usage"
+    state = native()
+    state[usage] = state[usage][:-1]
+    with pytest.raises(CheckpointError, match="expected tensors whose shapes go together; got oth"):
+        from_published("mimi", state, CONFIG)
+    del state[usage]
+    with pytest.raises(CheckpointError, match=f"expected a key '{usage}'; got"):
+        from_published("mimi", state, CONFIG)
 
 
 def test_another_family_is_refused():

@@ -27,8 +27,8 @@ RATIOS = (8, 6, 5, 4)
 class MimiEncoder(Encoder):
     """Convolutions, a transformer, and a convolution that halves the rate.
 
-    Signals that do not fill the last position are completed with zeros. Nothing looks ahead: a
-    latent is known with the last of its samples.
+    Signals that do not fill the last position are completed with zeros, or each convolution
+    completes its own. Nothing looks ahead: a latent is known with the last of its samples.
 
     Args:
         dim: latent width D, also that of the transformer.
@@ -38,9 +38,12 @@ class MimiEncoder(Encoder):
         conventions: fields of ``seanet.Conventions`` that differ from the defaults.
         transformer: fields of ``stream_transformer.Ways`` that differ from the defaults.
         resample: stride of the last convolution.
+        whole: complete the signal; else each convolution completes what it gets, as the network of
+            transformers does. Only the last latent of a signal that does not fill it differs.
 
     Shapes:
-        x (B, C, T), T whole positions -> z (B, T / (resample * prod(ratios)), D)
+        x (B, C, T), T whole positions unless ``whole`` is off
+        -> z (B, ceil(T / (resample * prod(ratios))), D)
 
     Raises:
         ConfigError: an option does not exist or has no such value.
@@ -62,8 +65,10 @@ class MimiEncoder(Encoder):
         conventions: Mapping[str, Any] | None = None,
         transformer: Mapping[str, Any] | None = None,
         resample: int = 2,
+        whole: bool = True,
     ) -> None:
         super().__init__(dim, (math.prod(ratios) * resample,), signal)
+        self.any_length = not whole
         given = {"last_kernel": 3, **(conventions or {})}
         self.layers = Chain(
             SEANetEncoder(dim, signal, width, ratios, given).layers,
@@ -75,11 +80,13 @@ class MimiEncoder(Encoder):
         )  # fmt: skip
 
     def frame(self, x: Tensor) -> Tensor:
-        """Return ``x (B, C, T)`` with zeros behind it, up to whole positions.
+        """Return ``x (B, C, T)``, with zeros behind it where whole positions are wanted.
 
         Raises:
             ShapeError: another rank, or an empty axis.
         """
+        if self.any_length:
+            return super().frame(x)
         self.grid(x.shape[2:])
         return F.pad(x, (0, -x.shape[-1] % self.stride[0]))
 
@@ -93,7 +100,7 @@ class MimiEncoder(Encoder):
         """Return the latents ``(B, n, D)`` that the next samples ``(B, C, m)`` decide."""
         seen, inner = state or (0, None)
         seen += x.shape[-1]
-        if last:
+        if last and not self.any_length:
             x = F.pad(x, (0, -seen % self.stride[0]))
         z, inner = self.layers.step(x, inner, last)
         return z.mT, (seen % self.stride[0], inner)

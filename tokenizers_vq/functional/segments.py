@@ -29,7 +29,6 @@ class Segments:
         length: samples of a segment; None for all of the signal.
         overlap: samples that neighbouring segments have in common.
         loudness: divide each segment by its root mean square, and multiply what is decoded.
-        tail: also a last segment that lies in the overlap whole.
 
     Raises:
         ConfigError: ``overlap`` is not below ``length``.
@@ -38,7 +37,6 @@ class Segments:
     length: int | None = None
     overlap: int = 0
     loudness: bool = False
-    tail: bool = True
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -52,8 +50,7 @@ class Segments:
         """Return where each segment of a signal begins and ends."""
         if self.length is None:
             return [(0, samples)]
-        end = samples if self.tail else max(samples - self.overlap, 1)
-        starts = range(0, end, self.length - self.overlap)
+        starts = range(0, samples, self.length - self.overlap)
         return [(start, min(start + self.length, samples)) for start in starts]
 
     def scale(self, x: Tensor) -> Tensor | None:

@@ -7,6 +7,7 @@ Reference:
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +20,8 @@ from tokenizers_vq.published.keys import State, fold_weight_norm
 from tokenizers_vq.published.wrappers import agree
 
 WHERE = "from_published('dac')"
+# by samples per latent and codebooks, where the config does not say
+RATES = {(512, 9): 44100, (512, 18): 44100, (320, 32): 24000, (320, 12): 16000}
 # What the two projects call the same constructor value.
 NAMES = {
     "sampling_rate": "sample_rate",
@@ -63,7 +66,8 @@ def _package_key(key: str, blocks: int) -> str:
 def configure(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config of a tokenizer for upstream tensors and constructor values.
 
-    The sample rate is the only one that the tensors do not determine.
+    The sample rate is the only one that the tensors do not determine; those of the published sizes
+    are known.
     """
     given = {NAMES.get(key, key): value for key, value in config.items()}
     layout = Layout("encoder.block", "decoder.model", ".weight")
@@ -78,6 +82,8 @@ def configure(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[st
     }
     agree(given, found, WHERE)
     built = network(state, layout, {"weight_norm": False, "whole": False})
+    usual = RATES.get((math.prod(found["encoder_rates"]), len(stages)))
+    given = {"sample_rate": usual, **given} if usual else given
     built["signal"]["sample_rate"] = int(require(given, "sample_rate", "dac"))
     built["quantizer"] = {"name": "residual", "stages": stages}
     return built

@@ -31,7 +31,9 @@ from tokenizers_vq.published.seanet_keys import (
 )
 
 WHERE = "from_published('encodec')"
-RATES = {320: 24000, 640: 32000}  # by samples per latent, where the config does not say
+LATER = 64  # channels of the first convolution of the later library's networks: not causal
+# by samples per latent and that width, where the config does not say
+RATES = {(320, 32): 24000, (320, LATER): 16000, (640, LATER): 32000}
 
 
 def configure(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,22 +42,22 @@ def configure(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[st
     network = network_of(state, given, WHERE)
     ways = network["part"]["conventions"]
     stereo = ways["norm"] == "group"
-    ways["causal"] = bool(given.get("causal", not stereo))
-    ways["pad"] = PADS[given.get("pad", "reflect" if ways["shortcut"] else "constant")]
-    rate = 48000 if stereo else RATES.get(math.prod(network["part"]["ratios"]), 24000)
+    width, hop = network["part"]["width"], math.prod(network["part"]["ratios"])
+    later = width == LATER and not ways["shortcut"]
+    ways["causal"] = bool(given.get("causal", not stereo and not later))
+    reflects = ways["shortcut"] or "encoder.layers.0.conv.bias" in state  # or is of transformers
+    ways["pad"] = PADS[given.get("pad", "reflect" if reflects else "constant")]
+    rate = 48000 if stereo else RATES.get((hop, width), 24000)
     rate = int(given.get("sample_rate", rate))
     config_of = tokenizer_config(network, residual_codebooks(state, given, WHERE), rate)
-    config_of["encoder"] = {**network["part"], **segments(state, given, rate, stereo)}
+    config_of["encoder"] = {**network["part"], **segments(given, rate, stereo)}
     return config_of
 
 
-def segments(
-    state: Mapping[str, Tensor], given: Mapping[str, Any], rate: int, stereo: bool
-) -> dict[str, Any]:
+def segments(given: Mapping[str, Any], rate: int, stereo: bool) -> dict[str, Any]:
     """Return the option ``segments`` of the encoder, where signals are cut or scaled.
 
     Args:
-        state: upstream tensors; transformers leaves out a last segment that lies in an overlap.
         given: constructor values by our names.
         rate: samples per second.
         stereo: whether it is a network as that of 48 kHz, whose values are the defaults.
@@ -66,10 +68,8 @@ def segments(
         return {}
     length = None if seconds is None else int(seconds * rate)
     kept = max(1, int((1.0 - given.get("overlap", 0.01)) * length)) if length else 0
-    found = {"loudness": loudness, "tail": "encoder.layers.0.conv.bias" not in state}
-    return {
-        "segments": {**found, **({"length": length, "overlap": length - kept} if length else {})}
-    }
+    cut = {"length": length, "overlap": length - kept} if length else {}
+    return {"segments": {"loudness": loudness, **cut}}
 
 
 def check(state: Mapping[str, Tensor]) -> str | None:

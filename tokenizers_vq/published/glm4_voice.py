@@ -27,6 +27,16 @@ PREFIXES = ("model.encoder.", "encoder.")
 POOLS = {"avg": "mean", "max": "max"}
 LAYERS = 16  # in front of the codebook, where the config does not say
 HOP = 160
+CODES = 16384  # of the published tokenizer, whose config.json is this
+PUBLISHED: dict[str, Any] = {
+    "encoder_attention_heads": 20,
+    "encoder_causal_convolution": True,
+    "pooling_kernel_size": 4,
+    "pooling_position": 16,
+    "pooling_type": "avg",
+    "quantize_causal_block_size": 200,
+    "quantize_position": 16,
+}
 
 
 def prepare(state: Mapping[str, Tensor]) -> State:
@@ -41,6 +51,7 @@ def configure(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[st
     """Return the config of a tokenizer for upstream tensors and constructor values."""
     shape = widths_of(state, "", "layers.0.fc1.weight")
     codes = state["codebook.weight"].shape[0]
+    config = config or (PUBLISHED if codes == CODES else {})
     positions = state["embed_positions.weight"].shape[0]
     found = {
         "d_model": shape["width"],

@@ -124,17 +124,24 @@ def from_published(
     where = f"from_published('{family}')"
     rules_of: Family = import_module(FAMILIES[family]).FAMILY
     state = unwrap(state_dict, weights, where)
-    if rules_of.prepare is not None:
-        state = rules_of.prepare(state)
-    if rules_of.check is not None and (reason := rules_of.check(state)):
-        raise CheckpointError(f"{where}: expected a checkpoint of this family; got {reason}.")
     try:
+        if rules_of.prepare is not None:
+            state = rules_of.prepare(state)
+        if rules_of.check is not None and (reason := rules_of.check(state)):
+            raise CheckpointError(f"{where}: expected a checkpoint of this family; got {reason}.")
         values = {**enclosed_values(state_dict), **constructor_values(config or {})}
         built = rules_of.configure(state, values)
     except KeyError as error:
         raise CheckpointError(
             f"{where}: expected a key {error.args[0]!r}; got {len(state)} others. Is it a "
             "checkpoint of another family?"
+        ) from error
+    except CheckpointError:
+        raise
+    except RuntimeError as error:  # of torch, which calls a shape wrong
+        raise CheckpointError(
+            f"{where}: expected tensors whose shapes go together; got others "
+            f"({str(error).splitlines()[0].rstrip('.')}). Import the file as it was published."
         ) from error
     tokenizer = Tokenizer.from_config(built, name=name or f"{family}.published")
     fill(tokenizer, rename(state, rules_of.rules(built), where), rules_of.fresh, where)

@@ -101,7 +101,7 @@ def fold_weight_norm(state: Mapping[str, Tensor]) -> State:
         state: tensors by upstream key; a gain is ``(n, 1, ..., 1)``, its direction ``(n, ...)``.
 
     Raises:
-        CheckpointError: a gain has no direction, or a direction no gain.
+        CheckpointError: a gain has no direction, a direction no gain, or they do not fit.
     """
     folded: State = {}
     for key, value in state.items():
@@ -136,6 +136,12 @@ def _multiplied(gain: Tensor, direction: Tensor | None, key: str) -> Tensor:
             f"fold_weight_norm: expected the direction of {key}; got none. Import the file as it "
             "was published."
         )
+    if gain.numel() != direction.shape[0]:
+        raise CheckpointError(
+            f"fold_weight_norm: expected a gain {key} for each of {direction.shape[0]}; got "
+            f"{gain.numel()}. Import the file as it was published."
+        )
+    gain, direction = gain.float(), direction.float()  # files of half precision, too
     length: Tensor = direction.flatten(1).norm(dim=1).view(-1, *[1] * (direction.ndim - 1))
     return gain.view_as(length) * direction / length
 

@@ -1,7 +1,9 @@
 """Mimi, in the layout of its authors and in that of transformers.
 
 The authors rotate neighbouring channels of queries and keys, transformers channels half a head
-apart, as we do: rows of the former are put in the other order.
+apart, as we do: rows of the former are put in the other order. Where a signal does not fill its
+last position, the authors complete the signal, and in transformers each convolution what it gets:
+the codes of the last position then differ, and here they are those of the layout.
 
 Reference:
     Defossez et al., Moshi: a speech-text foundation model for real-time dialogue, 2024,
@@ -25,8 +27,11 @@ from tokenizers_vq.published.wrappers import agree
 
 WHERE = "from_published('mimi')"
 CONTEXT = 250  # positions that one sees, itself among them, where the config does not say
-# a file of transformers: what the authors call it
+# a file of transformers, or its network in memory: what the authors call it
 NATIVE = (
+    (r"^(encoder|decoder)\.\1_seanet\.", r"\1."),
+    (r"^(encoder|decoder)\.\1_transformer\.", r"\1_transformer."),
+    (r"^(?:encoder|decoder)\.(downsample|upsample)\.", r"\1."),
     (r"_transformer\.layers\.", "_transformer.transformer.layers."),
     (r"\.input_layernorm\.", ".norm1."),
     (r"\.post_attention_layernorm\.", ".norm2."),
@@ -96,11 +101,12 @@ def configure(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[st
         "channels": network["channels"],
         "sample_rate": int(given.get("sample_rate", 24000)),
     }
+    whole = any(".in_projs." in key for key in state)
     quantizer = codebooks_of(state, {key: value for key, value in ours.items() if value})
     return {
         "signal": signal,
         "dim": network["dim"],
-        "encoder": part,
+        "encoder": {**part, "whole": whole},
         "quantizer": quantizer,
         "decoder": part,
     }

@@ -18,12 +18,18 @@ from tokenizers_vq.published.dac_keys import (
     factorized,
     layer_rules,
     network,
+    ratios_of,
 )
 from tokenizers_vq.published.importing import Family, require
 from tokenizers_vq.published.keys import fold_weight_norm
 from tokenizers_vq.published.wrappers import agree
 
 WHERE = "from_published('snac')"
+# by ratios: values of the published networks that the tensors do not determine
+PUBLISHED: dict[tuple[int, ...], dict[str, Any]] = {
+    (2, 4, 8, 8): {"vq_strides": [4, 2, 1], "sampling_rate": 24000},
+    (2, 3, 8, 8): {"vq_strides": [8, 4, 2, 1], "attn_window_size": 32},
+}
 RULES = (
     *layer_rules(r"encoder\.block", r"decoder\.model"),
     *codebook_rules(r"quantizer\.quantizers", "codebook", r"quantizer.inner.\1."),
@@ -34,10 +40,12 @@ def configure(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[st
     """Return the config of a tokenizer for upstream tensors and constructor values.
 
     The sample rate, the strides of the codebooks and the window of the attention are not in the
-    tensors.
+    tensors. Those of the published networks are known, but for the rate of the two larger ones,
+    which have the same shapes.
     """
-    given = {("sample_rate" if k == "sampling_rate" else k): v for k, v in config.items()}
     stages = factorized(state, "quantizer.quantizers")
+    usual = PUBLISHED.get(tuple(ratios_of(state, "encoder.block", r"block\.4")), {})
+    given = {**(usual if len(usual.get("vq_strides", ())) == len(stages) else {}), **config}
     strides = [int(stride) for stride in require(given, "vq_strides", "snac")]
     attention = any(key.endswith("to_qkv.weight") for key in state)
     window = int(require(given, "attn_window_size", "snac")) if attention else 0
@@ -58,7 +66,7 @@ def configure(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[st
         "depthwise": ways["depthwise"],
     }
     agree(given, found, WHERE)
-    built["signal"]["sample_rate"] = int(require(given, "sample_rate", "snac"))
+    built["signal"]["sample_rate"] = int(require(given, "sampling_rate", "snac"))
     built["quantizer"] = {"name": "temporal_scales", "inner": stages, "strides": strides}
     return built
 

@@ -147,17 +147,6 @@ def _cosmos_dv(name: str, time: int, space: int) -> Checkpoint:
     return _hub(f"nvidia/{name}", *files, licence=licence, config=config)
 
 
-GLM = {  # the published config.json, as copies of it in other repositories have it
-    "encoder_attention_heads": 20,
-    "encoder_causal_convolution": True,
-    "pooling_kernel_size": 4,
-    "pooling_position": 16,
-    "pooling_type": "avg",
-    "quantize_causal_block_size": 200,
-    "quantize_position": 16,
-}
-
-
 def _s3(model: str, file: str, sha256: str | None = None, **config: Any) -> Checkpoint:
     page = f"https://www.modelscope.cn/models/{model}"
     return Checkpoint(None, (file,), page, config, licence="Apache-2.0", sha256=sha256)
@@ -342,9 +331,7 @@ CHECKPOINTS: dict[str, Checkpoint] = {
     ),
     "s3_tokenizer.v2": _s3("iic/CosyVoice2-0.5B", "speech_tokenizer_v2.onnx", "d43342aa"),
     "s3_tokenizer.v3": _s3("FunAudioLLM/Fun-CosyVoice3-0.5B", "speech_tokenizer_v3.onnx"),
-    "glm4_voice.tokenizer": _hub(
-        "THUDM/glm-4-voice-tokenizer", "model.safetensors", config=GLM
-    ),
+    "glm4_voice.tokenizer": _hub("THUDM/glm-4-voice-tokenizer", "model.safetensors"),
     "xy_tokenizer.12hz": _hub("fdugyt/XY_Tokenizer", "xy_tokenizer.ckpt"),
     "xy_tokenizer.ttsd_v0": _hub("fnlp/XY_Tokenizer_TTSD_V0", "xy_tokenizer.ckpt"),
     "t2m_gpt.humanml3d": _at(

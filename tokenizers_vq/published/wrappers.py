@@ -21,7 +21,9 @@ INSIDE = {  # where the tensors are, in this order of preference
     ),
 }  # fmt: skip
 PARTED = ("CodecEnc", "generator")  # networks that a file holds side by side, with these prefixes
-PREFIXES = ("module.", "_orig_mod.", "module.")  # of DistributedDataParallel, compile, averaging
+# of DistributedDataParallel, compile, averaging, a trainer of two networks
+PREFIXES = ("module.", "_orig_mod.", "module.", "generator.")
+DEPTH = 3  # of wrappers in wrappers
 TRAINING = ("loss.", "perceptual_loss.", "inception_model.", "lpips.")  # not of the tokenizer
 NOT_AVERAGED = ("decay", "num_updates", *(part.replace(".", "") for part in TRAINING))
 
@@ -41,10 +43,9 @@ def unwrap(file: Mapping[str, Any], weights: str, where: str) -> dict[str, Tenso
     if weights not in WEIGHTS:
         raise ConfigError(f"{where}: expected weights of 'ema' or 'raw'; got {weights!r}.")
     inner: Mapping[str, Any] = _joined(file)
-    for key in INSIDE[weights]:
-        if isinstance(inner.get(key), Mapping):
-            inner = inner[key]
-            break
+    for _ in range(DEPTH):
+        found = [inner[key] for key in INSIDE[weights] if isinstance(inner.get(key), Mapping)]
+        inner = _joined(found[0]) if found else inner
     state = {k: v for k, v in inner.items() if isinstance(v, Tensor)}
     if not state:
         raise CheckpointError(
