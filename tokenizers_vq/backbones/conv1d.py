@@ -235,5 +235,7 @@ def padded(x: Tensor, left: int, right: int, mode: Pad) -> Tensor:
     if mode != "reflect":
         return F.pad(x, (left, right), MODES[mode])
     missing = max(0, max(left, right) + 1 - x.shape[-1])
+    if not missing:  # no samples to add would still be a copy
+        return F.pad(x, (left, right), "reflect")
     y = F.pad(F.pad(x, (0, missing)), (left, right), "reflect")
     return y[..., : y.shape[-1] - missing]

@@ -70,8 +70,9 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``shortcut(x) + branch(x)``."""
-        total: Tensor = self.shortcut(x) + self.branch(x)
-        return total
+        y: Tensor = self.branch(x)  # first: while it runs, no shortcut is in memory
+        direct: Tensor = self.shortcut(x)
+        return y + direct if torch.is_grad_enabled() or direct is x else direct.add_(y)
 
     def step(self, x: Tensor, state: State, last: bool) -> tuple[Tensor, State]:
         """Return the sums that ``x (B, C, n)`` decides, and the state."""
