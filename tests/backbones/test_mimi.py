@@ -14,9 +14,11 @@ HEAD = {
 }
 
 
-def tiny():
+def tiny(**options):
     torch.manual_seed(0)
-    return Tokenizer.from_config({**read_config("backbone", "tiny_mimi"), "quantizer": HEAD}).eval()
+    config = read_config("backbone", "tiny_mimi")
+    config["encoder"] = {**config["encoder"], **options}
+    return Tokenizer.from_config({**config, "quantizer": HEAD}).eval()
 
 
 def test_the_paper_size_has_as_many_weights_as_the_published_one():
@@ -34,10 +36,11 @@ def test_the_paper_size_has_as_many_weights_as_the_published_one():
     assert round((sum(counts.values()) - gains + maps) / 1e6, 2) == 79.31
 
 
+@pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("sizes", [[320], [640, 1, 959], [3000]], ids=str)
 @torch.no_grad()
-def test_a_stream_is_the_whole_signal_though_the_window_is_full(sizes):
-    tokenizer = tiny()
+def test_a_stream_is_the_whole_signal_though_the_window_is_full(sizes, whole):
+    tokenizer = tiny(whole=whole)
     x = torch.rand(2, 1, 5000) - 0.5
     whole = tokenizer.encode(x)
     stream, at, tokens = tokenizer.stream(), 0, []

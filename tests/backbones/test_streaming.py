@@ -87,6 +87,15 @@ def test_a_residual_waits_for_its_branch():
     torch.testing.assert_close(in_pieces(layer, x, [3, 1, 4]), layer(x))
 
 
+@pytest.mark.parametrize("shortcut", [None, torch.nn.Conv1d(2, 2, 1)], ids=["identity", "map"])
+def test_a_residual_without_gradients_is_the_same_and_leaves_its_input(shortcut):
+    layer, x = Residual(torch.nn.ELU(), shortcut), torch.randn(1, 2, 9)
+    kept, expected = x.clone(), layer(x)
+    with torch.no_grad():
+        assert torch.equal(layer(x), expected)
+    assert torch.equal(x, kept)
+
+
 @pytest.mark.parametrize(
     ("layer", "what"),
     [
