@@ -179,6 +179,9 @@ Cache& cache() {
   return kept;
 }
 
+// Made when the library is loaded: a process forked amid the first call would wait for its end for ever.
+[[maybe_unused]] const Cache& made = cache();
+
 // Few rows per thread: each packs the codes it is about to read, and no packed codebook exists.
 constexpr int64_t kFewRows = 576;
 

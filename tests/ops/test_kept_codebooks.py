@@ -113,6 +113,7 @@ import os, threading, torch
 from tokenizers_vq.ops import nearest_code
 torch.set_num_threads(1)
 x, codebook = torch.randn(2, 256), torch.randn(1000, 256)
+nearest_code(x, codebook)  # what torch sets up in a first call does not survive a fork amid it
 def search():
     while True:
         nearest_code(x, codebook)
